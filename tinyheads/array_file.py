@@ -1,0 +1,92 @@
+"""An array that lies in a file: where it begins, what it holds, and how it is read and written.
+
+Both weight formats that tinyheads reads come down to the same thing: a table that says "the
+tensor called `name` has this dtype and shape, and lies at this offset of that file". Nothing
+is read until somebody asks; then a memory map hands over the bytes, and the operating system
+fetches only the pages that are touched.
+"""
+
+import math
+import os
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator
+
+import numpy as np
+
+from tinyheads.errors import CheckpointError
+
+# How float tensors are stored, by the names that safetensors uses. BF16 is the upper half of a
+# float32, and NumPy has no such type: its bits are read as uint16 and moved up.
+FLOAT_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor's place: `nbytes` bytes from `offset` of `file`, of `dtype` and `shape`.
+
+    crc32c: the masked checksum that a TensorFlow bundle stores, or None where there is none.
+    """
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+    crc32c: int | None = None
+
+
+def map_file(path: Path) -> np.ndarray:
+    """The bytes of a file as a read-only memory map: uint8 [file size]. Raises CheckpointError."""
+    try:
+        if os.path.getsize(path) == 0:
+            return np.zeros(0, dtype=np.uint8)
+        return np.memmap(path, dtype=np.uint8, mode="r")
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be opened ({error.strerror or error})") from error
+
+
+def read_array(entry: Entry, mapped: np.ndarray, name: str) -> np.ndarray:
+    """The tensor as float32 of `entry.shape`: a view of the map for F32, else a converted copy.
+
+    mapped: what `map_file(entry.file)` gave. Raises CheckpointError for a dtype that is not float.
+    """
+    if entry.dtype not in FLOAT_DTYPES:
+        raise CheckpointError(f"{entry.file}: tensor {name!r} is of dtype {entry.dtype}; weights are "
+                              f"{', '.join(FLOAT_DTYPES)}")
+    raw = mapped[entry.offset:entry.offset + entry.nbytes]
+    flat = raw.view(FLOAT_DTYPES[entry.dtype])
+    if entry.dtype == "BF16":
+        flat = (flat.astype(np.uint32) << 16).view(np.float32)
+    return flat.astype(np.float32, copy=False).reshape(entry.shape)
+
+
+def check_shape(file: Path, name: str, shape: list, item_bits: int, nbytes: int) -> tuple[int, ...]:
+    """The shape as a tuple, once it is sure that it takes exactly `nbytes`; else CheckpointError."""
+    if not all(type(n) is int and 0 <= n < 2**63 for n in shape) or len(shape) > 32:
+        raise CheckpointError(f"{file}: tensor {name!r} has the impossible shape {str(shape)[:100]}")
+    if math.prod(shape) * item_bits != 8 * nbytes:
+        raise CheckpointError(f"{file}: tensor {name!r} of shape {shape} needs {math.prod(shape) * item_bits / 8:g} "
+                              f"bytes, and {nbytes} are stored")
+    return tuple(shape)
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator:
+    """A binary file to write to that takes the name `path` only once it is complete.
+
+    Until then the bytes lie in a temporary file beside it, which an error removes.
+    """
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's files are readable by their owner alone
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,221 @@
+"""A model's weights as named arrays, whatever the file they lie in.
+
+Three ways in, one way to look at them: OpenAI's TensorFlow bundle, a safetensors file (bare or in
+a folder with `config.json`), and what `tinyheads.save` wrote, which is the second again. All end
+as the same names, Hugging Face's without their `transformer.` prefix (`h.0.attn.c_attn.weight`,
+in the `x @ W + b` orientation), and are checked against the sizes in the config. Arrays stay in
+the file, behind a memory map, until they are asked for.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from tinyheads.array_file import Entry, map_file, read_array
+from tinyheads.config import GPT2Config
+from tinyheads.errors import CheckpointError, ConfigError, did_you_mean
+from tinyheads.progress import Progress
+from tinyheads.safetensors_file import read_safetensors
+from tinyheads.tensorflow_bundle import read_bundle, tensor_is_intact
+
+PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz"}
+PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"\x93NUM")
+PICKLE_MESSAGE = ("{}: looks like a Python pickle (torch.save, np.save), which can run code when it is opened; "
+                  "tinyheads reads .safetensors files and OpenAI's model.ckpt.index")
+
+
+class Checkpoint:
+    """Named arrays in files. `checkpoint["wpe.weight"]` reads one: float32, in the config's shape.
+
+    config: the model's sizes; names: what is there, sorted; all errors are CheckpointError.
+    """
+
+    def __init__(self, path: Path, config: GPT2Config, entries: dict[str, Entry]):
+        self.path, self.config, self.entries = path, config, entries
+        self.maps: dict[Path, np.ndarray] = {}
+        if config.n_layer > len(entries):
+            raise CheckpointError(f"{path}: {len(entries)} tensors are too few for {config.n_layer} layers; it has "
+                                  f"{sorted(entries)[:10]}")
+        self.shapes = config.tensor_shapes()
+        for name, entry in entries.items():
+            if name not in self.shapes:
+                raise CheckpointError(f"{path}: tensor {name!r} has no place in a GPT-2 of {config.n_layer} layers; "
+                                      f"{did_you_mean(name, self.shapes)}")
+            stored = entry.shape[1:] if len(entry.shape) == 3 and entry.shape[0] == 1 else entry.shape
+            if stored != self.shapes[name]:  # OpenAI stores [1, D, 3D]: its matrices are convolutions of width 1
+                raise CheckpointError(f"{path}: tensor {name!r} has shape {list(entry.shape)}; the config asks for "
+                                      f"{list(self.shapes[name])}")
+
+    @property
+    def names(self) -> list[str]:
+        """The tensors that are there, sorted."""
+        return sorted(self.entries)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.entries
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.entries:
+            raise CheckpointError(f"{self.path}: tensor {name!r} is missing; it has {len(self.entries)} tensors, "
+                                  f"{did_you_mean(name, self.names)}")
+        entry = self.entries[name]
+        return read_array(entry, self.mapped(entry.file), name).reshape(self.shapes[name])
+
+    def mapped(self, file: Path) -> np.ndarray:
+        """The memory map of a file, opened once. uint8 [file size]"""
+        if file not in self.maps:
+            self.maps[file] = map_file(file)
+        return self.maps[file]
+
+    def verify(self) -> None:
+        """Compare every tensor with its stored crc32c (TensorFlow bundles have one). Raises CheckpointError."""
+        stored = {name: entry for name, entry in self.entries.items() if entry.crc32c is not None}
+        total = sum(entry.nbytes for entry in stored.values())
+        with Progress("checking", total, "MB", scale=1e6) as bar:
+            for name, entry in stored.items():
+                if not tensor_is_intact(entry, self.mapped(entry.file), bar.add):
+                    raise CheckpointError(f"{entry.file}: tensor {name!r} is damaged: its bytes do not have the "
+                                          f"crc32c stored in the index. Fetch the file again")
+
+
+def open_checkpoint(path: str | Path, verify: bool = False) -> Checkpoint:
+    """Open a folder or a .safetensors file; `verify` checks stored checksums. Raises CheckpointError."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            checkpoint = open_folder(path)
+        elif not path.exists():
+            raise CheckpointError(f"{path}: no such file or folder")
+        elif path.suffix in PICKLE_SUFFIXES:
+            raise CheckpointError(PICKLE_MESSAGE.format(path))
+        elif path.suffix == ".index":
+            checkpoint = open_bundle(path, path)
+        else:
+            checkpoint = open_safetensors(path, [path], path.with_name("config.json"))
+    except (ConfigError, CheckpointError) as error:
+        if path.is_file() and map_file(path)[:4].tobytes().startswith(PICKLE_STARTS):
+            raise CheckpointError(PICKLE_MESSAGE.format(path)) from error
+        raise CheckpointError(str(error)) from error
+    if verify:
+        checkpoint.verify()
+    return checkpoint
+
+
+def open_folder(folder: Path) -> Checkpoint:
+    """A folder as OpenAI, Hugging Face or `tinyheads.save` lays it out."""
+    whole = folder / "model.safetensors"
+    safetensors = [whole] if whole.exists() else sorted(folder.glob("*.safetensors"))
+    indexes = sorted(folder.glob("*.index"))
+    if safetensors:
+        return open_safetensors(folder, safetensors, folder / "config.json")
+    if len(indexes) == 1:
+        return open_bundle(folder, indexes[0])
+    if indexes:
+        raise CheckpointError(f"{folder}: several checkpoints are there, name one: {', '.join(map(str, indexes))}")
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    for file in files:
+        if file.suffix in PICKLE_SUFFIXES:
+            raise CheckpointError(PICKLE_MESSAGE.format(file))
+    raise CheckpointError(f"{folder}: neither *.safetensors nor model.ckpt.index is there; it has "
+                          f"{[file.name for file in files[:10]]}")
+
+
+def open_bundle(path: Path, index_path: Path) -> Checkpoint:
+    """OpenAI's bundle, whose sizes stand in hparams.json beside the index."""
+    hparams = index_path.with_name("hparams.json")
+    if not hparams.exists():
+        raise CheckpointError(f"{path}: {index_path.name} is there, hparams.json is missing beside it")
+    entries: dict[str, Entry] = {}
+    for tensorflow_name, entry in read_bundle(index_path).items():
+        if not re.fullmatch(r"model/.*(?<!/Adam)(?<!/Adam_1)", tensorflow_name):
+            continue  # an optimizer's, left behind by fine-tuning
+        name = hugging_face_name(tensorflow_name)
+        if name in entries:
+            raise CheckpointError(f"{path}: tensor {tensorflow_name!r} is there under a second name")
+        entries[name] = entry
+    return Checkpoint(path, GPT2Config.from_json(hparams), entries)
+
+
+def open_safetensors(path: Path, files: list[Path], config_path: Path) -> Checkpoint:
+    """One or several safetensors files as one checkpoint, with the sizes of config_path if it exists."""
+    entries: dict[str, Entry] = {}
+    for file in files:
+        for stored_name, entry in read_safetensors(file).items():
+            name = stored_name.removeprefix("transformer.")
+            if re.fullmatch(r"h\.\d+\.attn\.(bias|masked_bias)", name):
+                continue  # the causal mask, which old versions of transformers saved along
+            if name in entries:
+                raise CheckpointError(f"{file}: tensor {name!r} is there twice")
+            entries[name] = entry
+    if not entries:
+        raise CheckpointError(f"{path}: holds no tensors")
+    unembedding = entries.pop("lm_head.weight", None)
+    config = GPT2Config.from_json(config_path) if config_path.exists() else config_from_shapes(path, entries)
+    if unembedding and "wte.weight" not in entries:
+        entries["wte.weight"] = unembedding  # tied, and stored under one of its two names
+        unembedding = None
+    checkpoint = Checkpoint(path, config, entries)
+    if unembedding:
+        refuse_untied(checkpoint, unembedding)
+    return checkpoint
+
+
+def refuse_untied(checkpoint: Checkpoint, unembedding: Entry) -> None:
+    """GPT-2 has one matrix for embedding and unembedding: a file with two different ones is another model."""
+    embedding = checkpoint.entries["wte.weight"]
+    same_place = (embedding.file, embedding.offset) == (unembedding.file, unembedding.offset)
+    if embedding.shape != unembedding.shape or not (same_place or np.array_equal(
+            checkpoint["wte.weight"], read_array(unembedding, checkpoint.mapped(unembedding.file), "lm_head.weight"),
+            equal_nan=True)):
+        raise CheckpointError(f"{checkpoint.path}: lm_head.weight differs from wte.weight; GPT-2's are tied (the same)")
+
+
+def config_from_shapes(path: Path, entries: dict[str, Entry]) -> GPT2Config:
+    """Sizes of a bare safetensors file, from its tensors' shapes and d_head = 64, as in every OpenAI GPT-2."""
+    layers = [int(match[1]) for name in entries if (match := re.match(r"h\.(\d{1,6})\.", name))]
+    c_attn = entries.get("h.0.attn.c_attn.weight")
+    if c_attn is None or len(c_attn.shape) != 2:
+        raise CheckpointError(f"{path}: no config.json beside it, and no matrix h.0.attn.c_attn.weight to take the "
+                              f"sizes from; it has {did_you_mean('h.0.attn.c_attn.weight', sorted(entries))}")
+    n_embd = c_attn.shape[0]
+    if n_embd % 64:
+        raise CheckpointError(f"{path}: no config.json beside it, and n_embd={n_embd} is not a multiple of "
+                              f"d_head=64, so that the number of heads is unknown")
+    sizes = {"n_layer": max(layers) + 1, "n_embd": n_embd, "n_head": n_embd // 64}
+    for key, name in [("n_vocab", "wte.weight"), ("n_ctx", "wpe.weight")]:
+        if name in entries and len(entries[name].shape) == 2:
+            sizes[key] = entries[name].shape[0]
+    return GPT2Config(**sizes)
+
+
+def hugging_face_name(name: str) -> str:
+    """model/h0/attn/c_attn/w -> h.0.attn.c_attn.weight; model/wte -> wte.weight."""
+    name = re.sub(r"^model/", "", name)
+    name = re.sub(r"^h(\d+)/", r"h.\1/", name)
+    name = re.sub(r"/(w|g)$", "/weight", name)
+    name = re.sub(r"/b$", "/bias", name)
+    name = re.sub(r"^(wte|wpe)$", r"\1/weight", name)
+    return name.replace("/", ".")
+
+
+def search_path() -> list[Path]:
+    """Folders in which a named model is looked for, in order."""
+    repository = Path(__file__).resolve().parents[1] / "weights"
+    chosen = os.environ.get("TINYHEADS_WEIGHTS")
+    return [*([Path(chosen)] if chosen else []), *([repository] if repository.is_dir() else []),
+            Path.home() / ".cache" / "tinyheads"]
+
+
+def find_weights(name: str | Path) -> Path:
+    """The folder of a named model ("tiny", "124M"), or the path itself where that exists.
+
+    Raises CheckpointError that lists where it was looked for.
+    """
+    is_name = isinstance(name, str) and re.fullmatch(r"[\w-]+", name)
+    looked = [folder / name for folder in search_path()] if is_name else []
+    for path in [*looked, Path(name)]:
+        if path.exists():
+            return path
+    raise CheckpointError(f"no weights {str(name)!r}; looked for {', '.join(map(str, [*looked, Path(name)]))}")

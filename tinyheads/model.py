@@ -1,0 +1,288 @@
+"""GPT-2 in one sitting: each sublayer reads from the residual stream and writes to it.
+
+    stream  = wte[tokens] + wpe[positions]
+    stream += attention(LayerNorm(stream)),  stream += MLP(LayerNorm(stream))     in each layer
+    logits  = LayerNorm(stream) @ wte.T
+
+(Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".) Parameters carry Hugging
+Face's names and the `x @ W + b` orientation, so that `model.state_dict()` is what the files hold.
+Axes: B batch, T position (query), S position (key), H head, D d_model, K d_head, V vocabulary.
+"""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from tinyheads.array_file import write_atomically
+from tinyheads.checkpoint import open_checkpoint
+from tinyheads.config import LAYER_NORM_EPS, GPT2Config
+from tinyheads.download import locate
+from tinyheads.errors import CheckpointError, InputError
+from tinyheads.safetensors_file import write_safetensors
+from tinyheads.stream import Stream
+from tinyheads.tokenizer import Tokenizer
+
+
+class Table(nn.Module):
+    """An embedding: row i is the vector of token, or position, i."""
+
+    def __init__(self, n_rows: int, n_embd: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_rows, n_embd))
+
+
+class LayerNorm(nn.Module):
+    """Each position's vector, brought to mean 0 and variance 1, then times a gain, plus a bias."""
+
+    def __init__(self, n_embd: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_embd))
+        self.bias = nn.Parameter(torch.empty(n_embd))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, LAYER_NORM_EPS)
+
+
+class Linear(nn.Module):
+    """x @ W + b, with W stored [in, out] as OpenAI does (torch.nn.Linear stores its transpose)."""
+
+    def __init__(self, n_in: int, n_out: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_in, n_out))
+        self.bias = nn.Parameter(torch.empty(n_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.T, self.bias)
+
+
+class Attention(nn.Module):
+    """H heads side by side: each gathers, from the positions it attends to, what it then writes."""
+
+    def __init__(self, config: GPT2Config, layer: int):
+        super().__init__()
+        self.layer, self.n_head = layer, config.n_head
+        self.c_attn = Linear(config.n_embd, 3 * config.n_embd)  # W_Q, W_K, W_V of all heads
+        self.c_proj = Linear(config.n_embd, config.n_embd)      # W_O of all heads
+
+    def forward(self, x: Tensor, stream: Stream, cache: "Cache | None") -> None:
+        B, T, D = x.shape
+        H, K = self.n_head, D // self.n_head
+        q, k, v = self.c_attn(x).view(B, T, 3, H, K).permute(2, 0, 3, 1, 4)   # each [B, H, T, K]
+        if cache is not None:
+            k, v = cache.extend(self.layer, k, v)                             # [B, H, S, K], S = past + T
+        S = k.shape[2]
+        if stream.needs_pattern(self.layer):
+            scores = q @ k.transpose(2, 3) / math.sqrt(K)                     # [B, H, T, S]
+            scores = scores.masked_fill(~causal_mask(T, S, x.device), -math.inf)
+            pattern = stream.pattern(self.layer, scores.softmax(dim=-1))      # [B, H, T, S]
+            z = pattern @ v                                                   # [B, H, T, K]
+        elif T == S:
+            z = F.scaled_dot_product_attention(q, k, v, is_causal=True)       # the same, fused
+        else:
+            z = F.scaled_dot_product_attention(q, k, v, causal_mask(T, S, x.device))
+        z = z.transpose(1, 2)                                                 # [B, T, H, K]
+        stream.write_heads(self.layer, z, self.c_proj.weight.view(H, K, D), self.c_proj.bias)
+
+
+class MLP(nn.Module):
+    """Two linear maps with gelu, in its tanh form, between them."""
+
+    def __init__(self, config: GPT2Config):
+        super().__init__()
+        self.c_fc = Linear(config.n_embd, 4 * config.n_embd)
+        self.c_proj = Linear(4 * config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))          # [B, T, D] -> [B, T, 4D] -> [B, T, D]
+
+
+class Block(nn.Module):
+    """One layer: attention reads and writes, then the MLP reads and writes."""
+
+    def __init__(self, config: GPT2Config, layer: int):
+        super().__init__()
+        self.layer = layer
+        self.ln_1 = LayerNorm(config.n_embd)
+        self.attn = Attention(config, layer)
+        self.ln_2 = LayerNorm(config.n_embd)
+        self.mlp = MLP(config)
+
+    def forward(self, stream: Stream, cache: "Cache | None") -> None:
+        self.attn(stream.read(f"L{self.layer}.attn", self.ln_1), stream, cache)
+        stream.write(f"L{self.layer}.mlp", self.mlp(stream.read(f"L{self.layer}.mlp", self.ln_2)))
+
+
+class GPT2(nn.Module):
+    """GPT-2. `model(tokens)` gives logits [B, T, V]; `model(tokens, stream)` lets you watch and change it.
+
+    A new model's weights are drawn as OpenAI drew theirs, from `seed`; `load` reads trained ones.
+    """
+
+    def __init__(self, config: GPT2Config, seed: int | None = 0):
+        super().__init__()
+        self.config = config
+        self.wte = Table(config.n_vocab, config.n_embd)
+        self.wpe = Table(config.n_ctx, config.n_embd)
+        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.ln_f = LayerNorm(config.n_embd)
+        if seed is not None:  # None leaves the weights unset, to be filled from a file
+            draw_weights(self, torch.Generator().manual_seed(seed))
+
+    def forward(self, tokens: Tensor, stream: Stream | None = None, cache: "Cache | None" = None) -> Tensor:
+        """Logits [B, T, V] for the token behind each position.
+
+        tokens: whole numbers [B, T], T at most n_ctx; stream: records and edits, if given;
+        cache: keys and values of the positions before, to which these are added. Raises InputError.
+        """
+        tokens = self.checked(tokens, cache)
+        stream = Stream() if stream is None else stream
+        stream.begin(self.config)
+        past = 0 if cache is None else cache.length
+        positions = torch.arange(past, past + tokens.shape[1], device=tokens.device)      # [T]
+        stream.write("embed", self.wte.weight[tokens] + self.wpe.weight[positions])       # [B, T, D]
+        for block in self.h:
+            block(stream, cache)
+        if cache is not None:
+            cache.length += tokens.shape[1]
+        x = stream.read("unembed", self.ln_f)                                             # [B, T, D]
+        return x @ self.wte.weight.T                                                      # [B, T, V]
+
+    def checked(self, tokens: Tensor, cache: "Cache | None" = None) -> Tensor:
+        """The tokens as int64 [B, T] on the model's device. Raises InputError that says what is wrong."""
+        try:
+            tokens = torch.as_tensor(tokens, device=self.wte.weight.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"tokens must be whole numbers [B, T]: {error}") from error
+        if tokens.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8):
+            if tokens.numel():
+                raise InputError(f"tokens must be whole numbers (int64), not {tokens.dtype}")
+        if tokens.dim() != 2 or 0 in tokens.shape:
+            raise InputError(f"tokens must be of shape [B, T] with at least one token, not {list(tokens.shape)}; a "
+                             f"single prompt is torch.tensor([ids])")
+        length = tokens.shape[1] + (0 if cache is None else cache.length)
+        if length > self.config.n_ctx:
+            raise InputError(f"a prompt of {length} tokens is longer than the model's n_ctx={self.config.n_ctx}")
+        low, high = tokens.min().item(), tokens.max().item()
+        if low < 0 or high >= self.config.n_vocab:
+            raise InputError(f"token id {low if low < 0 else high} is outside the vocabulary, 0 to "
+                             f"{self.config.n_vocab - 1}; is this the model's own tokenizer?")
+        return tokens.long()
+
+    @torch.no_grad()
+    def generate(self, ids: list[int] | Tensor, n_new: int, temperature: float = 1.0, top_k: int | None = None,
+                 seed: int = 0, use_cache: bool = True) -> list[int] | Tensor:
+        """The ids with n_new more behind them: a list for a list, [B, T + n_new] for a tensor [B, T].
+
+        temperature: logits are divided by it, 0 takes the likeliest token each time (greedy);
+        top_k: draw among the k likeliest only; seed: of the draws; use_cache: keep keys and values
+        of the positions before, in place of computing them again. Raises InputError.
+        """
+        tokens = self.checked([ids] if isinstance(ids, (list, tuple)) else ids)
+        if type(n_new) is not int or n_new < 0 or tokens.shape[1] + n_new > self.config.n_ctx:
+            raise InputError(f"n_new={n_new!r} behind {tokens.shape[1]} tokens: together from {tokens.shape[1]} to "
+                             f"n_ctx={self.config.n_ctx} are possible")
+        if not 0 <= temperature < math.inf:
+            raise InputError(f"temperature must be 0 (greedy) or above, not {temperature}")
+        if top_k is not None and (type(top_k) is not int or top_k < 1):
+            raise InputError(f"top_k must be a whole number from 1, or None, not {top_k!r}")
+        generator = torch.Generator(tokens.device).manual_seed(seed)
+        cache = Cache() if use_cache else None
+        unseen = tokens
+        for _ in range(n_new):
+            logits = self(unseen, cache=cache)[:, -1]                          # [B, V]
+            if temperature == 0:
+                new = logits.argmax(dim=-1, keepdim=True)                      # [B, 1]
+            else:
+                if top_k is not None and top_k < logits.shape[-1]:
+                    least = logits.topk(top_k).values[:, -1:]                  # [B, 1]
+                    logits = logits.masked_fill(logits < least, -math.inf)
+                new = torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)  # [B, 1]
+            tokens = torch.cat([tokens, new], dim=1)                           # [B, T + 1]
+            unseen = new if use_cache else tokens
+        return tokens[0].tolist() if isinstance(ids, (list, tuple)) else tokens
+
+
+@dataclass
+class Cache:
+    """Keys and values of the positions seen so far, by layer: each [B, H, S, K]."""
+
+    kept: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    length: int = 0  # positions that every layer has seen
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Put new keys and values [B, H, T, K] behind a layer's old ones; gives all of them [B, H, S, K]."""
+        if layer in self.kept:
+            old_k, old_v = self.kept[layer]
+            k, v = torch.cat([old_k, k], dim=2), torch.cat([old_v, v], dim=2)  # [B, H, S, K]
+        self.kept[layer] = k, v
+        return k, v
+
+
+def causal_mask(T: int, S: int, device: torch.device) -> Tensor:
+    """Which keys each query may see, itself and those before it: bool [T, S], the queries being the last T of S."""
+    return torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)
+
+
+def draw_weights(model: GPT2, generator: torch.Generator) -> None:
+    """Random weights as in GPT-2's training: N(0, 0.02²), smaller where many layers add up, biases 0, gains 1."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif ".ln_" in f".{name}":
+                parameter.fill_(1.0)
+            else:
+                residual = name.endswith("c_proj.weight")
+                std = 0.02 / math.sqrt(2 * model.config.n_layer) if residual else 0.02
+                parameter.normal_(0.0, std, generator=generator)
+
+
+def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = False) -> GPT2:
+    """A model of the name ("tiny"; "124M" ... "1558M", downloaded once) or at the path, ready to run.
+
+    path: a folder (OpenAI's bundle, safetensors with config.json) or a .safetensors file.
+    verify: check the checksums stored in OpenAI's bundle first. The weights are float32 and frozen
+    (`model.requires_grad_()` makes them trainable again). Raises CheckpointError, DownloadError.
+    """
+    checkpoint = open_checkpoint(locate(path), verify)
+    missing = [name for name in checkpoint.shapes if name not in checkpoint]
+    if missing:
+        raise CheckpointError(f"{checkpoint.path}: {len(missing)} tensors of a whole model are missing, {missing[0]!r} the "
+                              f"first; it has {checkpoint.names[:6]} ... ({len(checkpoint.names)} in all). For heads "
+                              f"alone, load_heads is enough")
+    model = GPT2(checkpoint.config, seed=None)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.detach().numpy()[...] = checkpoint[name]
+    return model.requires_grad_(False).to(device)
+
+
+def save(model: GPT2, folder: str | Path, tokenizer: Tokenizer | None = None) -> Path:
+    """Write model.safetensors and config.json (and the tokenizer's two files) into a folder.
+
+    `load(folder)` opens it, and so does `transformers.GPT2LMHeadModel.from_pretrained(folder)`.
+    Each file is complete under its name or not there. Raises CheckpointError where it cannot be written.
+    """
+    folder = Path(folder)
+    arrays = {name: parameter.detach().float().cpu().numpy() for name, parameter in model.named_parameters()}
+    broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+    if broken:
+        raise CheckpointError(f"not saved: {broken[0]} holds values that are not finite")
+    texts = {"config.json": json.dumps(model.config.to_hugging_face(), indent=2).encode("utf-8")}
+    texts.update(tokenizer.files if tokenizer else {})
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_safetensors(folder / "model.safetensors", arrays)
+        for name, text in texts.items():
+            with write_atomically(folder / name) as file:
+                file.write(text)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    return folder

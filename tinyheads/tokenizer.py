@@ -1,0 +1,112 @@
+"""GPT-2's byte-pair encoding: text to token ids and back, through tiktoken, from local files.
+
+Text is split into words, each word into bytes, and neighbouring pieces are merged in the order in
+which the merges were learned (Sennrich et al. 2016; on bytes: Radford et al. 2019). The files are
+OpenAI's: `vocab.bpe` lists the merges, `encoder.json` maps each piece to its id. tiktoken does the
+merging; here the files are read, checked against each other and handed over, so that nothing is
+downloaded and nothing is cached.
+"""
+
+import json
+from pathlib import Path
+
+import tiktoken
+
+from tinyheads.download import locate
+from tinyheads.errors import CheckpointError, TokenizerError
+
+END_OF_TEXT = "<|endoftext|>"
+# How GPT-2 splits text into words: contractions, letters, digits, other signs, white space.
+# OpenAI's was '(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+; tiktoken's form of it,
+# below, splits every string alike and does not backtrack through megabytes of white space.
+SPLIT = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
+
+
+class Tokenizer:
+    """Text to ids and back. n_vocab: number of ids; end_of_text: the id of `<|endoftext|>`.
+
+    ranks: each piece of text, as bytes, and its id: the 256 bytes first, then the merges in order.
+    """
+
+    def __init__(self, ranks: dict[bytes, int], files: dict[str, bytes] | None = None):
+        self.n_vocab = len(ranks) + 1
+        self.end_of_text = len(ranks)
+        self.files = files or {}  # the originals, so that `save` can put them beside a model
+        self.encoding = tiktoken.Encoding("tinyheads", pat_str=SPLIT, mergeable_ranks=ranks,
+                                          special_tokens={END_OF_TEXT: self.end_of_text})
+
+    @classmethod
+    def bytes_only(cls) -> "Tokenizer":
+        """A tokenizer with no merges, one id a byte: for models of random weights, where no files are."""
+        return cls({bytes([byte]): i for i, byte in enumerate(byte_alphabet().values())})
+
+    def encode(self, text: str, special: bool = False) -> list[int]:
+        """The ids of a text. `<|endoftext|>` is plain text unless `special`, then one id of its own."""
+        if not isinstance(text, str):
+            raise TokenizerError(f"text must be a str, not {type(text).__name__}")
+        return self.encoding.encode(text, allowed_special="all" if special else set(), disallowed_special=())
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of ids; bytes that are not valid UTF-8 come out as U+FFFD. Raises TokenizerError."""
+        ids = [int(token) for token in ids]
+        for token in ids:
+            if not 0 <= token < self.n_vocab:
+                raise TokenizerError(f"id {token} is outside the vocabulary, 0 to {self.n_vocab - 1}")
+        return self.encoding.decode(ids)
+
+    def pieces(self, ids: list[int]) -> list[str]:
+        """The text of each id by itself, for labels in figures."""
+        return [self.decode([token]) for token in ids]
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """The tokenizer of a named model ("tiny", "124M") or of a folder with vocab.bpe and encoder.json.
+
+    A named OpenAI model's two files are downloaded where they are missing. Raises TokenizerError.
+    """
+    try:
+        folder = locate(path, ["vocab.bpe", "encoder.json"])
+    except CheckpointError as error:
+        raise TokenizerError(str(error)) from error
+    folder = folder if folder.is_dir() else folder.parent  # beside a bare .safetensors file
+    files = {}
+    for name in ["vocab.bpe", "encoder.json"]:
+        try:
+            files[name] = (folder / name).read_bytes()
+        except OSError as error:
+            raise TokenizerError(f"{folder / name}: cannot be read ({error.strerror}); a tokenizer needs vocab.bpe "
+                                 f"and encoder.json in one folder") from error
+    return Tokenizer(read_ranks(folder, files["vocab.bpe"], files["encoder.json"]), files)
+
+
+def read_ranks(folder: Path, vocab_bpe: bytes, encoder_json: bytes) -> dict[bytes, int]:
+    """The pieces and their ids out of OpenAI's two files. Raises TokenizerError where they disagree."""
+    alphabet = byte_alphabet()
+
+    def to_bytes(written: str) -> bytes:
+        return bytes(alphabet[character] for character in written)
+
+    ranks = {bytes([byte]): i for i, byte in enumerate(alphabet.values())}
+    try:
+        for line in vocab_bpe.decode("utf-8").split("\n")[1:-1]:  # the first line is a version, the last is empty
+            left, right = line.split()
+            ranks[to_bytes(left) + to_bytes(right)] = len(ranks)
+        written = json.loads(encoder_json.decode("utf-8"))
+        by_encoder = {to_bytes(piece): token for piece, token in written.items() if piece != END_OF_TEXT}
+    except (ValueError, KeyError, AttributeError, RecursionError) as error:
+        raise TokenizerError(f"{folder}: vocab.bpe or encoder.json is damaged ({error!r})") from error
+    if by_encoder != ranks or written.get(END_OF_TEXT, len(ranks)) != len(ranks):
+        differing = sorted(set(by_encoder.items()) ^ set(ranks.items()), key=str)[:3]
+        raise TokenizerError(f"{folder}: vocab.bpe and encoder.json do not belong together; they differ in {differing}")
+    return ranks
+
+
+def byte_alphabet() -> dict[str, int]:
+    """The visible character that OpenAI's files write for each byte, in the order of the bytes' ids.
+
+    Printable characters of Latin-1 stand for themselves; the others, space and control bytes
+    among them, are written as the characters from U+0100 on, so that no file has white space in a piece.
+    """
+    printable = [byte for byte in range(256) if chr(byte).isprintable() and chr(byte) != " "]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {**{chr(byte): byte for byte in printable}, **{chr(256 + i): byte for i, byte in enumerate(others)}}
