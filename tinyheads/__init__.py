@@ -1,11 +1,12 @@
 """tinyheads: a GPT-2 whose residual stream you can hold, and circuits predicted from its weights.
 
 Read the modules in this order: config, checkpoint (with array_file, safetensors_file,
-tensorflow_bundle, crc32c), download, tokenizer, stream, model, attribution, heads, composition, tasks,
-plots. Each opens with its idea, and needs only those before it.
+tensorflow_bundle, crc32c), download, tokenizer, stream, model, attribution, heads, composition, channels,
+tasks, plots. Each opens with its idea, and needs only those before it.
 """
 
 from tinyheads.attribution import logit_attribution
+from tinyheads.channels import Edge, channel_scores, channel_strengths, predict_edges
 from tinyheads.checkpoint import Checkpoint, find_weights, open_checkpoint
 from tinyheads.composition import component_scores, composition_scores
 from tinyheads.config import OPENAI_SIZES, GPT2Config
@@ -15,6 +16,7 @@ from tinyheads.errors import (CheckpointError, ConfigError, DownloadError, HeadE
 from tinyheads.heads import (SVD, Component, Head, Heads, block_of, degenerate_blocks, load_heads, ov_svd, qk_svd)
 from tinyheads.model import GPT2, Cache, load, save
 from tinyheads.stream import Edit, Stream, pattern_names, read_names, write_names
+from tinyheads.tasks import IOI_CIRCUIT, circuit_auc
 from tinyheads.tokenizer import Tokenizer, load_tokenizer
 
 __version__ = "0.1.0"

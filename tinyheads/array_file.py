@@ -7,6 +7,7 @@ fetches only the pages that are touched.
 """
 
 import math
+import mmap
 import os
 import tempfile
 from contextlib import contextmanager
@@ -41,9 +42,13 @@ class Entry:
 def map_file(path: Path) -> np.ndarray:
     """The bytes of a file as a read-only memory map: uint8 [file size]. Raises CheckpointError."""
     try:
-        if os.path.getsize(path) == 0:
-            return np.zeros(0, dtype=np.uint8)
-        return np.memmap(path, dtype=np.uint8, mode="r")
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                return np.zeros(0, dtype=np.uint8)  # an empty file cannot be mapped
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if hasattr(mmap, "MADV_RANDOM"):
+            mapped.madvise(mmap.MADV_RANDOM)  # do not read ahead, into tensors that nobody asked for
+        return np.frombuffer(mapped, dtype=np.uint8)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be opened ({error.strerror or error})") from error
 
@@ -56,6 +61,10 @@ def read_array(entry: Entry, mapped: np.ndarray, name: str) -> np.ndarray:
     if entry.dtype not in FLOAT_DTYPES:
         raise CheckpointError(f"{entry.file}: tensor {name!r} is of dtype {entry.dtype}; weights are "
                               f"{', '.join(FLOAT_DTYPES)}")
+    if hasattr(mmap, "MADV_WILLNEED") and entry.nbytes:
+        pages = getattr(mapped.base, "obj", mapped.base)  # the mmap under the array
+        first = entry.offset // mmap.PAGESIZE * mmap.PAGESIZE
+        pages.madvise(mmap.MADV_WILLNEED, first, entry.offset + entry.nbytes - first)  # this tensor, in one go
     raw = mapped[entry.offset:entry.offset + entry.nbytes]
     flat = raw.view(FLOAT_DTYPES[entry.dtype])
     if entry.dtype == "BF16":
@@ -67,9 +76,10 @@ def check_shape(file: Path, name: str, shape: list, item_bits: int, nbytes: int)
     """The shape as a tuple, once it is sure that it takes exactly `nbytes`; else CheckpointError."""
     if not all(type(n) is int and 0 <= n < 2**63 for n in shape) or len(shape) > 32:
         raise CheckpointError(f"{file}: tensor {name!r} has the impossible shape {str(shape)[:100]}")
-    if math.prod(shape) * item_bits != 8 * nbytes:
-        raise CheckpointError(f"{file}: tensor {name!r} of shape {shape} needs {math.prod(shape) * item_bits / 8:g} "
-                              f"bytes, and {nbytes} are stored")
+    bits = math.prod(shape) * item_bits
+    if bits != 8 * nbytes:
+        raise CheckpointError(f"{file}: tensor {name!r} of shape {shape} needs {-(-bits // 8)} bytes, and {nbytes} "
+                              f"are stored")
     return tuple(shape)
 
 

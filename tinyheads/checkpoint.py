@@ -24,17 +24,18 @@ PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".
 PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"\x93NUM")
 PICKLE_MESSAGE = ("{}: looks like a Python pickle (torch.save, np.save), which can run code when it is opened; "
                   "tinyheads reads .safetensors files and OpenAI's model.ckpt.index")
+LONGEST_MESSAGE = 2000  # characters: names in a damaged file can be of any length
 
 
 class Checkpoint:
     """Named arrays in files. `checkpoint["wpe.weight"]` reads one: float32, in the config's shape.
 
     config: the model's sizes; names: what is there, sorted; all errors are CheckpointError.
+    unembedding: lm_head.weight, where a file has that besides wte.weight: the two must hold the same.
     """
 
-    def __init__(self, path: Path, config: GPT2Config, entries: dict[str, Entry]):
-        self.path, self.config, self.entries = path, config, entries
-        self.maps: dict[Path, np.ndarray] = {}
+    def __init__(self, path: Path, config: GPT2Config, entries: dict[str, Entry], unembedding: Entry | None = None):
+        self.path, self.config, self.entries, self.unembedding = path, config, entries, unembedding
         if config.n_layer > len(entries):
             raise CheckpointError(f"{path}: {len(entries)} tensors are too few for {config.n_layer} layers; it has "
                                   f"{sorted(entries)[:10]}")
@@ -47,6 +48,9 @@ class Checkpoint:
             if stored != self.shapes[name]:  # OpenAI stores [1, D, 3D]: its matrices are convolutions of width 1
                 raise CheckpointError(f"{path}: tensor {name!r} has shape {list(entry.shape)}; the config asks for "
                                       f"{list(self.shapes[name])}")
+        # Maps of all files, made now: a file that is saved over later stays, for this checkpoint, what it was.
+        files = {entry.file for entry in [*entries.values(), *([unembedding] if unembedding else [])]}
+        self.maps = {file: map_file(file) for file in files}
 
     @property
     def names(self) -> list[str]:
@@ -61,13 +65,17 @@ class Checkpoint:
             raise CheckpointError(f"{self.path}: tensor {name!r} is missing; it has {len(self.entries)} tensors, "
                                   f"{did_you_mean(name, self.names)}")
         entry = self.entries[name]
-        return read_array(entry, self.mapped(entry.file), name).reshape(self.shapes[name])
+        array = read_array(entry, self.maps[entry.file], name).reshape(self.shapes[name])
+        if name == "wte.weight" and self.unembedding:
+            self.refuse_untied(array)
+        return array
 
-    def mapped(self, file: Path) -> np.ndarray:
-        """The memory map of a file, opened once. uint8 [file size]"""
-        if file not in self.maps:
-            self.maps[file] = map_file(file)
-        return self.maps[file]
+    def refuse_untied(self, embedding: np.ndarray) -> None:
+        """GPT-2 has one matrix for embedding and unembedding: a file with two different ones is another model."""
+        other = read_array(self.unembedding, self.maps[self.unembedding.file], "lm_head.weight")
+        if not np.array_equal(embedding, other, equal_nan=True):
+            raise CheckpointError(f"{self.path}: lm_head.weight differs from wte.weight; GPT-2's are tied (the same)")
+        self.unembedding = None  # once is enough
 
     def verify(self) -> None:
         """Compare every tensor with its stored crc32c (TensorFlow bundles have one). Raises CheckpointError."""
@@ -75,7 +83,7 @@ class Checkpoint:
         total = sum(entry.nbytes for entry in stored.values())
         with Progress("checking", total, "MB", scale=1e6) as bar:
             for name, entry in stored.items():
-                if not tensor_is_intact(entry, self.mapped(entry.file), bar.add):
+                if not tensor_is_intact(entry, self.maps[entry.file], bar.add):
                     raise CheckpointError(f"{entry.file}: tensor {name!r} is damaged: its bytes do not have the "
                                           f"crc32c stored in the index. Fetch the file again")
 
@@ -95,9 +103,13 @@ def open_checkpoint(path: str | Path, verify: bool = False) -> Checkpoint:
         else:
             checkpoint = open_safetensors(path, [path], path.with_name("config.json"))
     except (ConfigError, CheckpointError) as error:
-        if path.is_file() and map_file(path)[:4].tobytes().startswith(PICKLE_STARTS):
+        start = map_file(path)[:9].tobytes() if path.is_file() else b""
+        if start.startswith(PICKLE_STARTS) and start[8:] != b"{":  # "{": safetensors, with a length that begins alike
             raise CheckpointError(PICKLE_MESSAGE.format(path)) from error
-        raise CheckpointError(str(error)) from error
+        printable = str(error).encode("utf-8", "backslashreplace").decode("utf-8")  # a name may have lone surrogates
+        raise CheckpointError(printable[:LONGEST_MESSAGE]) from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
     if verify:
         checkpoint.verify()
     return checkpoint
@@ -128,13 +140,17 @@ def open_bundle(path: Path, index_path: Path) -> Checkpoint:
     if not hparams.exists():
         raise CheckpointError(f"{path}: {index_path.name} is there, hparams.json is missing beside it")
     entries: dict[str, Entry] = {}
-    for tensorflow_name, entry in read_bundle(index_path).items():
+    found = read_bundle(index_path)
+    for tensorflow_name, entry in found.items():
         if not re.fullmatch(r"model/.*(?<!/Adam)(?<!/Adam_1)", tensorflow_name):
             continue  # an optimizer's, left behind by fine-tuning
         name = hugging_face_name(tensorflow_name)
         if name in entries:
             raise CheckpointError(f"{path}: tensor {tensorflow_name!r} is there under a second name")
         entries[name] = entry
+    if not entries:
+        raise CheckpointError(f"{path}: {index_path.name} names no weights of a GPT-2, which are called model/...; it "
+                              f"has {[name[:100] for name in found][:10]}")
     return Checkpoint(path, GPT2Config.from_json(hparams), entries)
 
 
@@ -156,20 +172,7 @@ def open_safetensors(path: Path, files: list[Path], config_path: Path) -> Checkp
     if unembedding and "wte.weight" not in entries:
         entries["wte.weight"] = unembedding  # tied, and stored under one of its two names
         unembedding = None
-    checkpoint = Checkpoint(path, config, entries)
-    if unembedding:
-        refuse_untied(checkpoint, unembedding)
-    return checkpoint
-
-
-def refuse_untied(checkpoint: Checkpoint, unembedding: Entry) -> None:
-    """GPT-2 has one matrix for embedding and unembedding: a file with two different ones is another model."""
-    embedding = checkpoint.entries["wte.weight"]
-    same_place = (embedding.file, embedding.offset) == (unembedding.file, unembedding.offset)
-    if embedding.shape != unembedding.shape or not (same_place or np.array_equal(
-            checkpoint["wte.weight"], read_array(unembedding, checkpoint.mapped(unembedding.file), "lm_head.weight"),
-            equal_nan=True)):
-        raise CheckpointError(f"{checkpoint.path}: lm_head.weight differs from wte.weight; GPT-2's are tied (the same)")
+    return Checkpoint(path, config, entries, unembedding)
 
 
 def config_from_shapes(path: Path, entries: dict[str, Entry]) -> GPT2Config:
@@ -187,7 +190,10 @@ def config_from_shapes(path: Path, entries: dict[str, Entry]) -> GPT2Config:
     for key, name in [("n_vocab", "wte.weight"), ("n_ctx", "wpe.weight")]:
         if name in entries and len(entries[name].shape) == 2:
             sizes[key] = entries[name].shape[0]
-    return GPT2Config(**sizes)
+    try:
+        return GPT2Config(**sizes)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: no config.json beside it, and its tensors' shapes are no model's: {error}") from error
 
 
 def hugging_face_name(name: str) -> str:
@@ -216,6 +222,6 @@ def find_weights(name: str | Path) -> Path:
     is_name = isinstance(name, str) and re.fullmatch(r"[\w-]+", name)
     looked = [folder / name for folder in search_path()] if is_name else []
     for path in [*looked, Path(name)]:
-        if path.exists():
+        if os.path.exists(path):  # unlike path.exists(), False for a name too long to be one
             return path
     raise CheckpointError(f"no weights {str(name)!r}; looked for {', '.join(map(str, [*looked, Path(name)]))}")

@@ -13,29 +13,29 @@ the mean of the squared component scores, weighted by s_i^2. A head's channels t
 one or two components strong, and vanish in the mean.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from tinyheads.errors import HeadError
-from tinyheads.heads import SVD, Component, Head, Heads, block_of, degenerate_blocks, ov_svd, qk_svd
+from tinyheads.heads import SVD, Heads, one_thread, ov_svd
 
 MODES = ("Q", "K", "V")
 ROWS = 1024  # writer components at a time, so that their products stay in the processor's cache
 
 
-def reader_factor(heads: Heads, mode: str) -> tuple[Tensor, Tensor]:
-    """What each head reads in a mode: rows [L, H, K, D] and their lengths [L, H, K], with M_r M_r^T = rows^T rows.
+def reader_rows(heads: Heads, mode: str) -> Tensor:
+    """What each head reads in a mode, as K rows over the stream: [L, H, K, D], with ||v^T M_r|| = ||rows @ v||.
 
-    Row j is s_j times the direction along which component j of the circuit reads, so that
-    ||v^T M_r|| = ||rows @ v||. Raises HeadError for another mode than "Q", "K" or "V".
+    M_r = A B^T is W_Q W_K^T for "Q", W_K W_Q^T for "K" and W_V W_O for "V". With B = Q R, the orthonormal
+    Q changes no length: ||v^T A B^T|| = ||v^T A R^T||. Raises HeadError for another mode.
     """
     if mode not in MODES:
         raise HeadError(f"composition is by 'Q', 'K' or 'V', not by {mode!r}")
-    svd = ov_svd(heads) if mode == "V" else qk_svd(heads)
-    directions = svd.write if mode == "K" else svd.read
-    return directions * svd.scale[..., None], svd.scale
+    A, B = {"Q": (heads.W_Q, heads.W_K), "K": (heads.W_K, heads.W_Q),
+            "V": (heads.W_V, heads.W_O.transpose(2, 3))}[mode]
+    with one_thread():
+        R = torch.linalg.qr(B, mode="r").R                                # [L, H, K, K]
+    return R @ A.transpose(2, 3)                                          # [L, H, K, D]
 
 
 def component_scores(heads: Heads, mode: str, ov: SVD | None = None) -> Tensor:
@@ -44,19 +44,26 @@ def component_scores(heads: Heads, mode: str, ov: SVD | None = None) -> Tensor:
     First three axes: the component that writes; last two: the head that reads; 0 where the reader
     is not in a later layer. ov: `ov_svd(heads)`, if it is there already. Raises HeadError.
     """
-    directions = (ov or ov_svd(heads)).write                              # [L, H, K, D]
-    rows, lengths = reader_factor(heads, mode)
+    rows = reader_rows(heads, mode)
+    return lengths_read((ov or ov_svd(heads)).write, rows / nonzero(rows.norm(dim=(2, 3), keepdim=True)))
+
+
+def lengths_read(directions: Tensor, rows: Tensor) -> Tensor:
+    """||rows_r v|| for each direction v [L, H, K, D] and each later reader's rows [L, H, K, D]: [L, H, K, L, H].
+
+    Nearly all of the time goes into one matrix product a reader layer; its result is reduced to
+    lengths piece by piece, while the piece is still in the processor's cache.
+    """
     L, H, K, D = rows.shape
     writers = directions.reshape(L * H * K, D)
-    scores = writers.new_zeros(L * H * K, L, H)
+    lengths = writers.new_zeros(L * H * K, L, H)
     for layer in range(1, L):
         readers = rows[layer].reshape(H * K, D).T                         # [D, H * K]
         for start in range(0, layer * H * K, ROWS):                       # strictly earlier writers only
             some = slice(start, min(start + ROWS, layer * H * K))
-            met = (writers[some] @ readers).view(-1, H, K)                # [rows, H, K]
-            scores[some, layer] = torch.linalg.vector_norm(met, dim=-1)   # [rows, H]
-    total = torch.linalg.vector_norm(lengths, dim=-1)                     # [L, H] = ||M_r||_F
-    return (scores / nonzero(total)).view(L, H, K, L, H)
+            met = (writers[some] @ readers).view(-1, H, K)                # [<= ROWS, H, K]
+            lengths[some, layer] = torch.linalg.vector_norm(met, dim=-1)  # [<= ROWS, H]
+    return lengths.view(L, H, K, L, H)
 
 
 def composition_scores(heads: Heads, mode: str) -> Tensor:

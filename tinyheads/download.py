@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tinyheads.checkpoint import find_weights, search_path
 from tinyheads.config import OPENAI_SIZES
-from tinyheads.errors import DownloadError, did_you_mean
+from tinyheads.errors import DownloadError
 from tinyheads.progress import Progress
 
 BASE_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models"  # or the environment's TINYHEADS_BASE_URL
@@ -42,7 +42,7 @@ def download(size: str, folder: str | Path | None = None, base_url: str | None =
     Files that are there already are left alone. Raises DownloadError; run again to continue.
     """
     if size not in OPENAI_SIZES:
-        raise DownloadError(f"no OpenAI model {size!r}; {did_you_mean(size, OPENAI_SIZES, n=4)}")
+        raise DownloadError(f"no OpenAI model {size!r}; there are {', '.join(OPENAI_SIZES)}")
     folder = Path(folder) if folder else search_path()[0] / size
     base_url = (base_url or os.environ.get("TINYHEADS_BASE_URL") or BASE_URL).rstrip("/")
     for name in files:
@@ -52,11 +52,15 @@ def download(size: str, folder: str | Path | None = None, base_url: str | None =
 
 
 def locate(name: str | Path, files: list[str] = FILES) -> Path:
-    """Where a named model or a path lies; of OpenAI's models, `files` are downloaded first where missing."""
+    """Where a named model or a path lies; of OpenAI's models, `files` are downloaded first where missing.
+
+    A model.safetensors under a size's name (converted from OpenAI's, say) will do for the weights.
+    """
     if name not in OPENAI_SIZES:
         return find_weights(name)
     for folder in search_path():
-        if all((folder / name / file).exists() for file in files) or (folder / name / "model.safetensors").exists():
+        converted = "model.ckpt.index" in files and (folder / name / "model.safetensors").exists()
+        if converted or all((folder / name / file).exists() for file in files):
             return folder / name
     return download(name, files=files)
 
@@ -86,9 +90,11 @@ def fetch(url: str, path: Path, sha256: str | None = None) -> None:
 def receive(url: str, part: Path) -> None:
     """Append to `part` what it lacks of the file at `url`. Any way in which that fails is an exception."""
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
+        request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except ValueError as error:
+        raise DownloadError(f"{url}: is no address to download from ({error}); one looks like {BASE_URL}") from error
     except urllib.error.HTTPError as error:
         if have and error.code == 416:  # nothing lies behind what we have
             total = (error.headers.get("Content-Range") or "").rpartition("/")[2]
@@ -104,16 +110,24 @@ def receive(url: str, part: Path) -> None:
             raise ConnectionError(f"asked for bytes from {have}, got {response.headers.get('Content-Range')!r}")
         if response.headers.get_content_type() == "text/html":
             raise DownloadError(f"{url}: the server sent a web page in place of the file (a log-in or error page?)")
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length else None
+        total = size_of_file(response, have)
         with open_part(part, "ab" if have else "wb") as file, \
                 Progress(url.rsplit("/", 1)[1], total, "MB", scale=1e6, done=have) as bar:
             while piece := response.read(PIECE):
                 append(file, piece)
                 bar.add(len(piece))
         size = part.stat().st_size
-        if total is not None and size != total:
-            raise ConnectionError(f"the connection ended after {size} of {total} bytes")
+        if size != (total or size) or size == 0:
+            raise ConnectionError(f"the connection ended after {size} of {total or 'unknown'} bytes")
+
+
+def size_of_file(response: http.client.HTTPResponse, have: int) -> int | None:
+    """How many bytes the whole file has, by the answer's headers; None where they do not say."""
+    of = response.headers.get("Content-Range", "").rpartition("/")[2]  # as in: bytes 5-9/100
+    length = response.headers.get("Content-Length", "")
+    if response.status == 206 and of.isdecimal():
+        return int(of)  # more than `have` and `length` where the server sends less than all the rest
+    return have + int(length) if length.isdecimal() else None
 
 
 def open_part(part: Path, mode: str):

@@ -45,4 +45,4 @@ def did_you_mean(name: str, valid: Iterable[str], n: int = 3) -> str:
     """The nearest of the `valid` names to a mistaken one, as the end of an error message."""
     valid = list(valid)[:2000]  # a hostile file must not make the error message the slow part
     near = difflib.get_close_matches(name[:100], valid, n=n, cutoff=0.3) or valid[:n]
-    return "there is nothing to choose from" if not near else f"nearest valid: {', '.join(near)}"
+    return f"nearest valid: {', '.join(each[:100] for each in near)}" if near else "there is nothing to choose from"

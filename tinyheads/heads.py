@@ -15,8 +15,10 @@ D, which LayerNorm removes, is taken out of everything read and written. Convent
 """
 
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Iterator
 
 import numpy as np
 import torch
@@ -155,14 +157,26 @@ def qk_svd(heads: Heads) -> SVD:
 
 def thin_svd(A: Tensor, B: Tensor) -> SVD:
     """The SVD of A B^T, with A and B [L, H, D, K], without ever making the [D, D] product."""
-    Q_1, R_1 = torch.linalg.qr(A)                              # [L, H, D, K], [L, H, K, K]
-    Q_2, R_2 = torch.linalg.qr(B)
-    U, scale, Vt = torch.linalg.svd(R_1 @ R_2.transpose(2, 3))  # [L, H, K, K], [L, H, K], [L, H, K, K]
+    with one_thread():
+        Q_1, R_1 = torch.linalg.qr(A)                              # [L, H, D, K], [L, H, K, K]
+        Q_2, R_2 = torch.linalg.qr(B)
+        U, scale, Vt = torch.linalg.svd(R_1 @ R_2.transpose(2, 3))  # [L, H, K, K], [L, H, K], [L, H, K, K]
     read = (Q_1 @ U).transpose(2, 3)                           # [L, H, K, D]
     write = Vt @ Q_2.transpose(2, 3)                           # [L, H, K, D]
     largest = write.abs().argmax(dim=-1, keepdim=True)         # [L, H, K, 1]
     sign = write.gather(-1, largest).sign()                    # an SVD leaves both signs of a pair open
     return SVD((read * sign).contiguous(), scale, (write * sign).contiguous())
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For many small factorisations: threads gain nothing there, and on a busy machine wait for each other for seconds."""
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n)
 
 
 def degenerate_blocks(svd: SVD, within: float = 0.01) -> Tensor:

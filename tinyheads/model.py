@@ -260,7 +260,7 @@ def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = Fa
     model = GPT2(checkpoint.config, seed=None)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.detach().numpy()[...] = checkpoint[name]
+            parameter.data = torch.from_numpy(np.array(checkpoint[name]))  # a copy: the file's map is read-only
     return model.requires_grad_(False).to(device)
 
 

@@ -53,7 +53,7 @@ def read_bundle(index_path: Path) -> dict[str, Entry]:
             entry = parse_entry(index_path, key.decode("utf-8"), parse_message(value), n_shards)
             if entry:
                 entries[key.decode("utf-8")] = entry
-    except (BadIndex, IndexError, UnicodeDecodeError) as error:
+    except (BadIndex, UnicodeDecodeError) as error:
         raise CheckpointError(f"{index_path}: damaged or not a TensorFlow checkpoint index: {error}") from error
     check_shards(entries)
     return entries
@@ -101,10 +101,10 @@ def read_block(data: bytes, offset: int, size: int) -> list[tuple[bytes, bytes]]
     end = offset + size
     if end + 5 > len(data) - FOOTER_BYTES:
         raise BadIndex(f"a block at bytes {offset}-{end} lies outside the file")
-    if data[end] != 0:
-        raise BadIndex(f"a block at byte {offset} is compressed (kind {data[end]}); TensorFlow writes it plain")
     if masked(crc32c(data[offset:end + 1])) != int.from_bytes(data[end + 1:end + 5], "little"):
         raise BadIndex(f"the block at byte {offset} does not have the crc32c stored behind it")
+    if data[end] != 0:
+        raise BadIndex(f"the block at byte {offset} is compressed (kind {data[end]}); TensorFlow writes it plain")
     block = data[offset:end]
     n_restarts = int.from_bytes(block[-4:], "little")
     stop = size - 4 * (n_restarts + 1)
@@ -137,6 +137,8 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """A whole number, 7 bits a byte, low bits first, the top bit meaning "more follows"."""
     value = 0
     for shift in range(0, 64, 7):
+        if at >= len(data):
+            raise BadIndex("it ends in the middle of a number")
         byte = data[at]
         at += 1
         value |= (byte & 127) << shift

@@ -8,6 +8,7 @@ downloaded and nothing is cached.
 """
 
 import json
+import operator
 from pathlib import Path
 
 import tiktoken
@@ -18,7 +19,7 @@ from tinyheads.errors import CheckpointError, TokenizerError
 END_OF_TEXT = "<|endoftext|>"
 # How GPT-2 splits text into words: contractions, letters, digits, other signs, white space.
 # OpenAI's was '(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+; tiktoken's form of it,
-# below, splits every string alike and does not backtrack through megabytes of white space.
+# below, splits every string alike and backtracks only through white space in front of a word.
 SPLIT = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 
 
@@ -44,11 +45,17 @@ class Tokenizer:
         """The ids of a text. `<|endoftext|>` is plain text unless `special`, then one id of its own."""
         if not isinstance(text, str):
             raise TokenizerError(f"text must be a str, not {type(text).__name__}")
-        return self.encoding.encode(text, allowed_special="all" if special else set(), disallowed_special=())
+        try:
+            return self.encoding.encode(text, allowed_special="all" if special else set(), disallowed_special=())
+        except ValueError as error:  # after a million blanks in a row, tiktoken's expression gives up
+            raise TokenizerError(f"a text of {len(text)} characters cannot be split into words: {error}") from error
 
     def decode(self, ids: list[int]) -> str:
         """The text of ids; bytes that are not valid UTF-8 come out as U+FFFD. Raises TokenizerError."""
-        ids = [int(token) for token in ids]
+        try:
+            ids = [operator.index(token) for token in ids]
+        except TypeError as error:
+            raise TokenizerError(f"ids must be a list of whole numbers: {error}") from error
         for token in ids:
             if not 0 <= token < self.n_vocab:
                 raise TokenizerError(f"id {token} is outside the vocabulary, 0 to {self.n_vocab - 1}")
@@ -90,14 +97,18 @@ def read_ranks(folder: Path, vocab_bpe: bytes, encoder_json: bytes) -> dict[byte
     try:
         for line in vocab_bpe.decode("utf-8").split("\n")[1:-1]:  # the first line is a version, the last is empty
             left, right = line.split()
-            ranks[to_bytes(left) + to_bytes(right)] = len(ranks)
+            piece = to_bytes(left) + to_bytes(right)
+            if piece in ranks:
+                raise ValueError(f"the merge {line!r} makes a piece that is there already")
+            ranks[piece] = len(ranks)
         written = json.loads(encoder_json.decode("utf-8"))
         by_encoder = {to_bytes(piece): token for piece, token in written.items() if piece != END_OF_TEXT}
     except (ValueError, KeyError, AttributeError, RecursionError) as error:
         raise TokenizerError(f"{folder}: vocab.bpe or encoder.json is damaged ({error!r})") from error
     if by_encoder != ranks or written.get(END_OF_TEXT, len(ranks)) != len(ranks):
-        differing = sorted(set(by_encoder.items()) ^ set(ranks.items()), key=str)[:3]
-        raise TokenizerError(f"{folder}: vocab.bpe and encoder.json do not belong together; they differ in {differing}")
+        differing = [piece for piece in sorted({**ranks, **by_encoder}) if by_encoder.get(piece) != ranks.get(piece)]
+        raise TokenizerError(f"{folder}: vocab.bpe and encoder.json do not belong together; they differ in the ids of "
+                             f"{differing[:3] or END_OF_TEXT}")
     return ranks
 
 

@@ -1,0 +1,113 @@
+"""What the demos share: their two options, the best weights there are, and how they report."""
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tinyheads as th
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PROMPT = "When Mary and John went to the store, John gave a drink to"
+
+
+@dataclass
+class Result:
+    """One line of the summary table: what was looked at, what was measured, on what, and the figure."""
+
+    chapter: str
+    measured: str
+    model: str
+    sample: str
+    figure: str = ""
+
+
+def options(description: str, *more: tuple) -> argparse.Namespace:
+    """--model and --out, and what a demo adds: (flag, default, help)."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--model", help="a name (tiny, 124M, 355M, 774M, 1558M) or a path; the best there is if left out")
+    parser.add_argument("--out", default=str(REPOSITORY / "out"), help="folder for the figures (default: %(default)s)")
+    for flag, default, text in more:
+        parser.add_argument(flag, default=default, help=text)
+    sys.excepthook = bad_input_in_one_line
+    return parser.parse_known_args()[0]  # a notebook's own arguments are not ours
+
+
+def bad_input_in_one_line(kind, error, traceback) -> None:
+    """A demo given a wrong path or name ends with the error's sentence, not with a traceback."""
+    if isinstance(error, th.TinyheadsError):
+        print(f"{kind.__name__}: {error}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+def whole_models() -> list[str]:
+    """The whole models that are on this machine, the best for learning first."""
+    names = ["124M", "355M", "774M", "1558M", "tiny"]
+    there = []
+    for name in names:
+        try:
+            folder = th.find_weights(name)
+        except th.CheckpointError:
+            continue
+        if any(folder.glob("*.safetensors")) or (folder / "model.ckpt.data-00000-of-00001").exists():
+            there.append(name)
+    return there
+
+
+def attention_file() -> Path | None:
+    """OpenAI's attention weights without the rest of the model, where TINYHEADS_GPT2 names a folder with them."""
+    folder = os.environ.get("TINYHEADS_GPT2")
+    file = Path(folder) / "model-attention.safetensors" if folder else None
+    return file if file and file.exists() else None
+
+
+def random_gpt2() -> th.GPT2:
+    """A small model with random weights (seed 0), which reads bytes: the form is right, the numbers mean nothing."""
+    return th.GPT2(th.GPT2Config(n_vocab=257, n_ctx=128, n_embd=64, n_layer=4, n_head=4), seed=0).requires_grad_(False)
+
+
+def whole_model(asked: str | None) -> tuple[str, th.GPT2, th.Tokenizer]:
+    """A model that runs, and its tokenizer: the one asked for, else the best there is, else a random one."""
+    name = asked or next(iter(whole_models()), None)
+    if name:
+        return name, th.load(name), th.load_tokenizer(name)
+    say("OpenAI's full weights are not here (python -m tinyheads.download 124M fetches them): this runs on a small "
+        "model with random weights. What you see is how to look, not what GPT-2 does.")
+    return "random (seed 0)", random_gpt2(), th.Tokenizer.bytes_only()
+
+
+def best_weights(asked: str | None) -> str | Path | None:
+    """Where to read attention weights: those asked for, else GPT-2's, whole or attention alone, else any there are."""
+    there = whole_models()
+    return asked or next((name for name in there if name != "tiny"), None) or attention_file() or next(iter(there), None)
+
+
+def heads_to_read(asked: str | None) -> tuple[str, th.Heads]:
+    """The heads of the best weights there are, and a name for them."""
+    best = best_weights(asked)
+    if best:
+        return "124M, attention" if Path(best).name == "model-attention.safetensors" else str(best), th.load_heads(best)
+    say("OpenAI's weights are not here: give --model path/to/model.safetensors, or fetch them with "
+        "python -m tinyheads.download 124M. This runs on random weights, in which there is no circuit to find.")
+    return "random (seed 0)", th.Heads.of(random_gpt2())
+
+
+def weights_file(asked: str | None) -> th.Checkpoint | None:
+    """The same weights as named arrays; None where random ones stand in."""
+    best = best_weights(asked)
+    return th.open_checkpoint(th.find_weights(best)) if best else None
+
+
+def say(text: str = "") -> None:
+    """A line for the reader."""
+    print(text, flush=True)
+
+
+def table(rows: list[list], header: list[str]) -> str:
+    """Rows as text, in columns as wide as they need."""
+    rows = [header] + [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

@@ -1,0 +1,85 @@
+"""Known circuits, as data to judge predictions by. (The list tasks themselves follow here.)
+
+The circuit for indirect object identification, "When Mary and John went to the store, John gave a
+drink to" -> " Mary", was found in GPT-2 124M by running it and patching activations (Wang et al. 2022,
+"Interpretability in the Wild"). None of that is used for the predictions; it is only what they are
+compared with.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tinyheads.errors import HeadError
+from tinyheads.heads import Head
+
+
+def heads_named(text: str) -> tuple[Head, ...]:
+    """"7.3 8.10", as the paper writes heads, to (L7.H3, L8.H10)."""
+    return tuple(Head(*map(int, pair.split("."))) for pair in text.split())
+
+
+# Wang et al. 2022, Figure 2.
+PREVIOUS_TOKEN = heads_named("2.2 4.11")
+DUPLICATE_TOKEN = heads_named("0.1 3.0 0.10")
+INDUCTION = heads_named("5.5 6.9 5.8 5.9")
+S_INHIBITION = heads_named("7.3 7.9 8.6 8.10")
+NAME_MOVERS = heads_named("9.9 9.6 10.0")
+
+
+@dataclass(frozen=True)
+class KnownEdges:
+    """Every writer of a group feeds every reader of another, through one mode ("Q", "K" or "V")."""
+
+    writers: tuple[Head, ...]
+    readers: tuple[Head, ...]
+
+
+IOI_CIRCUIT = {
+    "Q": KnownEdges(S_INHIBITION, NAME_MOVERS),                    # "do not look there"
+    "K": KnownEdges(PREVIOUS_TOKEN, INDUCTION),                    # "the token before me was ..."
+    "V": KnownEdges(DUPLICATE_TOKEN + INDUCTION, S_INHIBITION),    # "this one stood here before"
+}
+
+
+def circuit_pairs(n_layer: int, n_head: int, mode: str, circuit: dict[str, KnownEdges] = IOI_CIRCUIT) -> tuple[Tensor, Tensor]:
+    """Known and other pairs of a mode, as two bool [L, H, L, H]: writer by reader.
+
+    Other pairs have the same readers, and any writer in a strictly earlier layer. Raises HeadError
+    for a model in which the circuit's heads are not.
+    """
+    if mode not in circuit:
+        raise HeadError(f"the circuit has edges by {', '.join(circuit)}, not by {mode!r}")
+    edges = circuit[mode]
+    for head in edges.writers + edges.readers:
+        if not (head.layer < n_layer and head.head < n_head):
+            raise HeadError(f"the circuit has the head {head}; this model has L0.H0 to L{n_layer - 1}.H{n_head - 1}. The "
+                            f"IOI circuit is that of GPT-2 124M")
+    known = torch.zeros(n_layer, n_head, n_layer, n_head, dtype=torch.bool)
+    candidates = torch.zeros_like(known)
+    for reader in edges.readers:
+        candidates[:reader.layer, :, reader.layer, reader.head] = True
+        for writer in edges.writers:
+            if writer.layer < reader.layer:
+                known[writer.layer, writer.head, reader.layer, reader.head] = True
+    return known, candidates & ~known
+
+
+def circuit_auc(scores: Tensor, mode: str, circuit: dict[str, KnownEdges] = IOI_CIRCUIT) -> float:
+    """Area under the ROC curve: how often a known edge scores above another pair of the same readers.
+
+    scores: [L, H, L, H], writer by reader, of any score; ties count half. 0.5 is chance, 1 is
+    perfect. With the IOI circuit: 12 known of 336 pairs by Q, 8 of 252 by K, 28 of 360 by V.
+    Raises HeadError.
+    """
+    scores = torch.as_tensor(scores)
+    if scores.dim() != 4 or scores.shape[:2] != scores.shape[2:]:
+        raise HeadError(f"scores must be [L, H, L, H], writer by reader, not {list(scores.shape)}; of component scores "
+                        f"[L, H, K, L, H] take the best, scores.amax(2)")
+    known, others = circuit_pairs(*scores.shape[:2], mode, circuit)
+    positive, negative = scores[known].double(), scores[others].double()
+    if positive.isnan().any() or negative.isnan().any():
+        raise HeadError("some of the scores are not numbers (nan)")
+    wins = (positive[:, None] > negative).double() + 0.5 * (positive[:, None] == negative).double()  # [known, others]
+    return wins.mean().item()
