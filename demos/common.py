@@ -73,7 +73,7 @@ def whole_model(asked: str | None) -> tuple[str, th.GPT2, th.Tokenizer]:
     name = asked or next(iter(whole_models()), None)
     if name:
         return name, th.load(name), th.load_tokenizer(name)
-    say("OpenAI's full weights are not here (python -m tinyheads.download 124M fetches them): this runs on a small "
+    say("OpenAI's full weights are not here (python -m tinyheads download 124M fetches them): this runs on a small "
         "model with random weights. What you see is how to look, not what GPT-2 does.")
     return "random (seed 0)", random_gpt2(), th.Tokenizer.bytes_only()
 
@@ -90,7 +90,7 @@ def heads_to_read(asked: str | None) -> tuple[str, th.Heads]:
     if best:
         return "124M, attention" if Path(best).name == "model-attention.safetensors" else str(best), th.load_heads(best)
     say("OpenAI's weights are not here: give --model path/to/model.safetensors, or fetch them with "
-        "python -m tinyheads.download 124M. This runs on random weights, in which there is no circuit to find.")
+        "python -m tinyheads download 124M. This runs on random weights, in which there is no circuit to find.")
     return "random (seed 0)", th.Heads.of(random_gpt2())
 
 

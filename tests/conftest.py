@@ -5,6 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+torch.set_num_threads(1)  # the tests' matrices are small: on a busy machine threads wait for each other
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-TENSORFLOW_DTYPES = {"float32": 1, "float64": 2, "int32": 3, "int64": 9, "float16": 19}
+# DataType of tensorflow/core/framework/types.proto; uint16 stands for the bits of bfloat16, which NumPy lacks.
+TENSORFLOW_DTYPES = {"float32": 1, "float64": 2, "int32": 3, "int64": 9, "uint16": 14, "float16": 19}
 
 
 def crc_table() -> list[int]:

@@ -92,7 +92,7 @@ def test_a_flip_of_any_byte_of_the_index_is_refused_or_harmless(one_tf):
     weights = th.load(one_tf).state_dict()
     harmless = []
     for at in range(len(intact)):
-        for flip in [0x01, 0x10, 0x80, 0xFF]:
+        for flip in [0x01, 0x80]:
             damaged = bytearray(intact)
             damaged[at] ^= flip
             index.write_bytes(damaged)

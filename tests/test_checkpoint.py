@@ -13,7 +13,8 @@ import torch
 
 import tinyheads as th
 import tinyheads.checkpoint
-from file_writers import golden_arrays, openai_arrays, safetensors_bytes, safetensors_table, write_bundle
+from file_writers import (golden_arrays, openai_arrays, openai_name, safetensors_bytes, safetensors_table,
+                          write_bundle)
 
 ROUTES = [("wide", "wide"), ("wide", "wide_tf"), ("wide", "wide_tf_2_shards"), ("wide", "wide_tf_blocks"),
           ("wide", "wide_bare"), ("deep", "deep"), ("deep", "deep_tf"), ("one", "one"), ("one", "one_tf")]
@@ -151,6 +152,14 @@ def test_bundles_of_other_float_dtypes_are_read(dtype, golden, tmp_path):
     write_bundle(tmp_path / "tf", openai_arrays(golden / "wide", dtype), HPARAMS)
     rounded = {name: array.astype(dtype) for name, array in golden_arrays(golden / "wide").items()}
     assert_bit_equal(th.open_checkpoint(tmp_path / "tf", verify=True), rounded)
+
+
+def test_bundles_of_bfloat16_are_read(golden, tmp_path):
+    rounded = {name: torch.from_numpy(array.copy()).bfloat16() for name, array in golden_arrays(golden / "wide").items()}
+    bits = {openai_name(name): value.view(torch.int16).numpy().view(np.uint16) for name, value in rounded.items()}
+    write_bundle(tmp_path / "tf", bits, HPARAMS)
+    assert_bit_equal(th.open_checkpoint(tmp_path / "tf", verify=True),
+                     {name: value.float().numpy() for name, value in rounded.items()})
 
 
 def test_what_fine_tuning_leaves_in_a_bundle_is_passed_over(golden, tmp_path):

@@ -170,6 +170,23 @@ def test_an_edited_pattern_moves_what_the_head_moves():
     torch.testing.assert_close(unrecorded, model(tokens, stream))
 
 
+def test_an_edit_of_the_stream_itself_is_one_more_write_and_all_later_reads_see_it():
+    model = random_model(SIZES[0])
+    tokens = random_tokens(model.config)
+    push = torch.randn(24, generator=torch.Generator().manual_seed(4))
+    plain = th.Stream(record=True)
+    stream = th.Stream(record=True, edits=[th.Edit("L1.attn", lambda value: value + push, of="stream")])
+    model(tokens, plain)
+    logits = model(tokens, stream)
+    torch.testing.assert_close(stream.writes["edit before L1.attn"], push.expand_as(stream.value), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(sum(stream.writes.values()), stream.value, rtol=1e-5, atol=1e-5)
+    before = sum(plain.writes[name] for name in list(plain.writes)[:list(plain.writes).index("L1.H0")])
+    torch.testing.assert_close(stream.reads["L1.attn"], model.h[1].ln_1(before + push), rtol=1e-4, atol=1e-4)
+    # Pushing the last write before it does the same.
+    other = model(tokens, th.Stream(edits=[("L0.mlp", lambda write: write + push)]))
+    torch.testing.assert_close(other, logits, rtol=1e-4, atol=1e-4)
+
+
 def test_edits_of_one_name_apply_in_order():
     model = random_model(SIZES[2])
     tokens = random_tokens(model.config)
@@ -184,7 +201,7 @@ def test_edits_of_one_name_apply_in_order():
 @pytest.mark.parametrize("edit, words", [
     (("L0.H3", torch.zeros_like), "L0.H2"), (("L9.mlp", torch.zeros_like), "L1.mlp"),
     (("L0.attn", torch.zeros_like), "L0.attn.bias"), (("L0.H0", torch.zeros_like, "reads"), "L0.attn"),
-    (("L2", torch.zeros_like, "patterns"), "L1")])
+    (("L2", torch.zeros_like, "patterns"), "L1"), (("L0.H0", torch.zeros_like, "stream"), "L0.attn")])
 def test_an_edit_of_a_name_the_model_lacks_is_refused_with_the_nearest(edit, words):
     model = random_model(SIZES[0])
     with pytest.raises(th.StreamError, match=words):

@@ -12,7 +12,7 @@ from tinyheads.composition import component_scores, composition_scores
 from tinyheads.config import OPENAI_SIZES, GPT2Config
 from tinyheads.download import download
 from tinyheads.errors import (CheckpointError, ConfigError, DownloadError, HeadError, InputError, StreamError,
-                              TinyheadsError, TokenizerError)
+                              SubspaceError, TaskError, TinyheadsError, TokenizerError)
 from tinyheads.heads import (SVD, Component, Head, Heads, block_of, degenerate_blocks, load_heads, ov_svd, qk_svd)
 from tinyheads.model import GPT2, Cache, load, save
 from tinyheads.stream import Edit, Stream, pattern_names, read_names, write_names

@@ -9,7 +9,7 @@ fetches only the pages that are touched.
 import math
 import mmap
 import os
-import tempfile
+import secrets
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +53,15 @@ def map_file(path: Path) -> np.ndarray:
         raise CheckpointError(f"{path}: cannot be opened ({error.strerror or error})") from error
 
 
+def stored_bytes(entry: Entry, mapped: np.ndarray) -> np.ndarray:
+    """The tensor's bytes, a view of the map: uint8 [nbytes]. The system is told to fetch them in one go."""
+    if hasattr(mmap, "MADV_WILLNEED") and entry.nbytes:
+        pages = getattr(mapped.base, "obj", mapped.base)  # the mmap under the array
+        first = entry.offset // mmap.PAGESIZE * mmap.PAGESIZE
+        pages.madvise(mmap.MADV_WILLNEED, first, entry.offset + entry.nbytes - first)
+    return mapped[entry.offset:entry.offset + entry.nbytes]
+
+
 def read_array(entry: Entry, mapped: np.ndarray, name: str) -> np.ndarray:
     """The tensor as float32 of `entry.shape`: a view of the map for F32, else a converted copy.
 
@@ -61,12 +70,7 @@ def read_array(entry: Entry, mapped: np.ndarray, name: str) -> np.ndarray:
     if entry.dtype not in FLOAT_DTYPES:
         raise CheckpointError(f"{entry.file}: tensor {name!r} is of dtype {entry.dtype}; weights are "
                               f"{', '.join(FLOAT_DTYPES)}")
-    if hasattr(mmap, "MADV_WILLNEED") and entry.nbytes:
-        pages = getattr(mapped.base, "obj", mapped.base)  # the mmap under the array
-        first = entry.offset // mmap.PAGESIZE * mmap.PAGESIZE
-        pages.madvise(mmap.MADV_WILLNEED, first, entry.offset + entry.nbytes - first)  # this tensor, in one go
-    raw = mapped[entry.offset:entry.offset + entry.nbytes]
-    flat = raw.view(FLOAT_DTYPES[entry.dtype])
+    flat = stored_bytes(entry, mapped).view(FLOAT_DTYPES[entry.dtype])
     if entry.dtype == "BF16":
         flat = (flat.astype(np.uint32) << 16).view(np.float32)
     return flat.astype(np.float32, copy=False).reshape(entry.shape)
@@ -89,14 +93,11 @@ def write_atomically(path: Path) -> Iterator:
 
     Until then the bytes lie in a temporary file beside it, which an error removes.
     """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             yield file
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's files are readable by their owner alone
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise

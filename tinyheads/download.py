@@ -4,14 +4,12 @@ Each file is received as `<file>.part`, continued by an HTTP Range request where
 broke off, checked for its size (and, for the two tokenizer files, its SHA-256), and only then
 given its name: a file under its final name is complete. From a terminal:
 
-    python -m tinyheads.download 124M
+    python -m tinyheads download 124M
 """
 
-import argparse
 import hashlib
 import http.client
 import os
-import shutil
 import time
 import urllib.error
 import urllib.request
@@ -164,21 +162,3 @@ def no_network_message(url: str, path: Path, part: Path, error: Exception) -> st
     received = f"{part.stat().st_size} bytes are in {part}, run again to continue. " if part.exists() else ""
     return (f"{url}: {getattr(error, 'reason', None) or error}. {received}Without a network, fetch the files elsewhere and put "
             f"them into {path.parent}/: {', '.join(FILES)}")
-
-
-def main() -> None:
-    """`python -m tinyheads.download 124M`"""
-    parser = argparse.ArgumentParser(description="Fetch a GPT-2 of OpenAI's.")
-    parser.add_argument("size", choices=OPENAI_SIZES)
-    parser.add_argument("--folder", help="where to put the files")
-    parser.add_argument("--base-url", help="address before /<size>/<file>")
-    arguments = parser.parse_args()
-    try:
-        folder = download(arguments.size, arguments.folder, arguments.base_url)
-    except DownloadError as error:
-        raise SystemExit(f"download failed: {error}")
-    print(f"{arguments.size} is in {folder} ({shutil.disk_usage(folder).free / 1e9:.0f} GB free)")
-
-
-if __name__ == "__main__":
-    main()

@@ -41,6 +41,14 @@ class HeadError(TinyheadsError):
     """A layer, head, component or composition mode that does not exist."""
 
 
+class TaskError(TinyheadsError):
+    """Prompts that cannot be made as asked, or logits that do not belong to them."""
+
+
+class SubspaceError(TinyheadsError):
+    """A subspace, its coordinates or an edit along it that does not fit the stream, or would do nothing."""
+
+
 def did_you_mean(name: str, valid: Iterable[str], n: int = 3) -> str:
     """The nearest of the `valid` names to a mistaken one, as the end of an error message."""
     valid = list(valid)[:2000]  # a hostile file must not make the error message the slow part

@@ -19,7 +19,6 @@ everything later sees the change:
 from collections.abc import Mapping
 from typing import Callable, Iterator, NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -30,7 +29,9 @@ from tinyheads.errors import StreamError, did_you_mean
 class Edit(NamedTuple):
     """A change to one named value while the model runs: the value becomes `change(value)`.
 
-    name: as in `stream.writes`, `stream.reads` or `stream.patterns`; of: which of the three.
+    name: as in `stream.writes`, `stream.reads` or `stream.patterns`; of: which of the three. Or of="stream":
+    then name is a read's, and the running sum itself is changed just before that read; the difference
+    counts as one more write, "edit before L8.attn", so that the writes still sum to the stream.
     change: gets the value (shape as in the module's docstring) and returns the new one, same shape.
     It must not modify what it gets in place. Several edits of one value apply in order.
     """
@@ -52,8 +53,8 @@ class Stream:
         self.record = record
         self.edits = [Edit(*edit) for edit in edits]
         for edit in self.edits:
-            if edit.of not in ("writes", "reads", "patterns"):
-                raise StreamError(f"an edit is of 'writes', 'reads' or 'patterns', not of {edit.of!r}")
+            if edit.of not in ("writes", "reads", "patterns", "stream"):
+                raise StreamError(f"an edit is of 'writes', 'reads', 'patterns' or 'stream', not of {edit.of!r}")
             if not callable(edit.change):
                 raise StreamError(f"the edit of {edit.name!r} should be a function, not {type(edit.change).__name__}")
         self.value: Tensor | None = None
@@ -67,10 +68,12 @@ class Stream:
         self.writes = Writes()
         self.reads = Named("read")
         self.patterns = Named("pattern")
-        valid = {"writes": write_names(config), "reads": read_names(config), "patterns": pattern_names(config)}
+        valid = {"writes": write_names(config), "reads": read_names(config), "patterns": pattern_names(config),
+                 "stream": read_names(config)}
         for edit in self.edits:
             if edit.name not in valid[edit.of]:
-                raise StreamError(f"no {edit.of[:-1]} is called {edit.name!r} in a model of {config.n_layer} layers and "
+                kind = "read" if edit.of == "stream" else edit.of[:-1]
+                raise StreamError(f"no {kind} is called {edit.name!r} in a model of {config.n_layer} layers and "
                                   f"{config.n_head} heads; {did_you_mean(str(edit.name), valid[edit.of])}")
 
     def edited(self, of: str, name: str, value: Tensor) -> Tensor:
@@ -86,6 +89,11 @@ class Stream:
 
     def read(self, name: str, norm: Callable[[Tensor], Tensor]) -> Tensor:
         """What a sublayer is handed: the stream behind its LayerNorm. [B, T, D]"""
+        if any((edit.of, edit.name) == ("stream", name) for edit in self.edits):
+            before = self.value
+            self.value = self.edited("stream", name, before)
+            if self.record:
+                self.writes.found[f"edit before {name}"] = lambda after=self.value: after - before
         x = self.edited("reads", name, norm(self.value))
         if self.record:
             self.reads.found[name] = x

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyheads.array_file import Entry, check_shape, map_file
+from tinyheads.array_file import Entry, check_shape, map_file, stored_bytes
 from tinyheads.crc32c import crc32c, masked
 from tinyheads.errors import CheckpointError
 
@@ -224,4 +224,4 @@ def check_shards(entries: dict[str, Entry]) -> None:
 
 def tensor_is_intact(entry: Entry, mapped: np.ndarray, progress=None) -> bool:
     """Whether the tensor's bytes have the crc32c that the index stores for it."""
-    return masked(crc32c(mapped[entry.offset:entry.offset + entry.nbytes], progress=progress)) == entry.crc32c
+    return masked(crc32c(stored_bytes(entry, mapped), progress=progress)) == entry.crc32c
