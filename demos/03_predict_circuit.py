@@ -97,10 +97,13 @@ if is_gpt2_small:
     rows = []
     for mode, known in th.IOI_CIRCUIT.items():
         writers = {str(head) for head in known.writers}
-        for head in known.readers:
-            found = th.predict_edges(heads, mode, 4, head)
+        into = {head: [] for head in known.readers}
+        for edge in th.predict_edges(heads, mode, top=L * H * L * H):          # all pairs of heads, furthest first
+            if edge.reader in into:
+                into[edge.reader].append(edge)
+        for head, found in into.items():
             rows.append([mode, head, known_as[str(head)], "  ".join(
-                f"{edge.component}{'*' if str(edge.component).rsplit('.', 1)[0] in writers else ''}" for edge in found)])
+                f"{edge.component}{'*' if str(edge.component).rsplit('.', 1)[0] in writers else ''}" for edge in found[:4])])
     say()
     say(table(rows, ["mode", "reader", "known as", "components that stand out (* the circuit's)"]))
 else:
@@ -115,11 +118,13 @@ else:
 #
 # **Read with care.** Our own score (`th.channel_scores`) was chosen after seeing these labels, among the
 # variants counted below. It has no fitted constant, and its three steps (whiten, one channel, which
-# door) win together in each of ten ways of whitening by writers and readers alike; but choosing by
-# part of the readers and testing on the rest gave Q 0.967, K 0.857, V 0.808. The two scores that were
-# written down before any area was seen (centring by writer and reader, of whole heads and of
-# components) both did worse than the plain ones. And it asks *through which door* two heads meet: on
-# edges that enter by two doors at once it does worse than the plain score.
+# door) reach the targets together in ten of thirteen ways of whitening by writers and readers alike; but
+# choosing by part of the readers and testing on the rest gave Q 0.967, K 0.857, V 0.808. The two scores
+# that were written down before any area was seen (centring by writer and reader, of whole heads and of
+# components) did worse than the plain ones by Q and V. It asks *through which door* two heads meet: on
+# edges that enter by two doors at once it does worse than the plain score. And the labels themselves are
+# rough: Wang et al. (appendix C) find 5.8, 5.9 and 0.10, 12 of the 28 edges by V, through the
+# S-inhibition heads' keys; by K, plain composition does better on the induction heads 5.5 and 6.9 alone.
 
 
 # %%

@@ -110,38 +110,38 @@ def predict_edges(heads: Heads, mode: str, top: int = 20, reader: Head | str | N
     if type(top) is not int or top < 1:
         raise HeadError(f"top must be a whole number from 1, not {top!r}")
     L, H, D, K = heads.W_Q.shape
-    reader = Head.parse(reader) if isinstance(reader, str) else reader
-    if reader:
+    if reader is not None:
+        reader = reader if isinstance(reader, Head) else Head.parse(reader)
         check_place(reader.layer, reader.head, L, H)
-    ov = ov_svd(heads)
-    scores = whitened_component_scores(heads, mode)
-    best = torch.full((L, H, L, H), -torch.inf)                       # writer by reader: distance of the best component
-    which = torch.zeros(L, H, L, H, dtype=torch.int64)
-    for layer in range(1, L):
-        among = distances(scores[:layer, :, :, layer].flatten(0, 2))  # [layer * H * K, H]
-        best[:layer, :, layer], which[:layer, :, layer] = among.view(layer, H, K, H).max(dim=2)
-    if reader:
-        mine = torch.full_like(best, -torch.inf)
-        mine[:, :, reader.layer, reader.head] = best[:, :, reader.layer, reader.head]
-        best = mine
-    blocks = degenerate_blocks(ov)
-    edges = []
-    for place in best.flatten().argsort(descending=True)[:top].tolist():
-        w, wh, r, rh = (int(i) for i in torch.unravel_index(torch.tensor(place), best.shape))
-        if best[w, wh, r, rh] == -torch.inf:
-            break  # fewer pairs than asked for
-        component = Component(w, wh, int(which[w, wh, r, rh]))
-        edges.append(Edge(component, Head(r, rh), mode, scores[w, wh, component.index, r, rh].item(),
-                          best[w, wh, r, rh].item(), tuple(block_of(blocks, component))))
-    return edges
+    blocks = degenerate_blocks(ov_svd(heads))
+    directions, rows = whitened_sides(heads, mode)
+    found = []
+    for into in [reader] if reader else [Head(layer, head) for layer in range(1, L) for head in range(H)]:
+        if into.layer == 0:
+            continue  # nothing comes before it
+        met = directions[:into.layer] @ rows[into.layer, into.head].T     # [earlier layers, H, K, K]
+        scores = met.norm(dim=-1)                                         # [earlier layers, H, K]
+        far = distances(scores.reshape(-1, 1)).view(scores.shape)
+        furthest, which = far.max(dim=2)                                  # [earlier layers, H]: each writer's best
+        for layer in range(into.layer):
+            for head in range(H):
+                component = Component(layer, head, int(which[layer, head]))
+                found.append((furthest[layer, head].item(), scores[layer, head, component.index].item(), component, into))
+    found.sort(key=lambda edge: -edge[0])
+    return [Edge(component, into, mode, score, distance, tuple(block_of(blocks, component)))
+            for distance, score, component, into in found[:top]]
+
+
+def whitened_sides(heads: Heads, mode: str) -> tuple[Tensor, Tensor]:
+    """What the components write, as unit rows, and what the heads read, each of size 1: both [L, H, K, D], whitened."""
+    J = whitening(heads)
+    directions = ov_svd(heads).write @ J
+    return directions / nonzero(directions.norm(dim=-1, keepdim=True)), unit(reader_rows(heads, mode) @ J)
 
 
 def whitened_component_scores(heads: Heads, mode: str) -> Tensor:
     """`component_scores` in the whitened stream: [L, H, K, L, H], from 0 to 1; 0 where not later."""
-    J = whitening(heads)
-    directions = ov_svd(heads).write @ J                              # [L, H, K, D]
-    directions = directions / nonzero(directions.norm(dim=-1, keepdim=True))
-    return lengths_read(directions, unit(reader_rows(heads, mode) @ J))
+    return lengths_read(*whitened_sides(heads, mode))
 
 
 def distances(scores: Tensor) -> Tensor:

@@ -49,11 +49,11 @@ def circuit_pairs(n_layer: int, n_head: int, mode: str, circuit: dict[str, Known
     Other pairs have the same readers, and any writer in a strictly earlier layer. Raises HeadError
     for a model in which the circuit's heads are not.
     """
-    if mode not in circuit:
+    if mode not in tuple(circuit):
         raise HeadError(f"the circuit has edges by {', '.join(circuit)}, not by {mode!r}")
     edges = circuit[mode]
     for head in edges.writers + edges.readers:
-        if not (head.layer < n_layer and head.head < n_head):
+        if not (0 <= head.layer < n_layer and 0 <= head.head < n_head):
             raise HeadError(f"the circuit has the head {head}; this model has L0.H0 to L{n_layer - 1}.H{n_head - 1}. The "
                             f"IOI circuit is that of GPT-2 124M")
     known = torch.zeros(n_layer, n_head, n_layer, n_head, dtype=torch.bool)
@@ -63,7 +63,11 @@ def circuit_pairs(n_layer: int, n_head: int, mode: str, circuit: dict[str, Known
         for writer in edges.writers:
             if writer.layer < reader.layer:
                 known[writer.layer, writer.head, reader.layer, reader.head] = True
-    return known, candidates & ~known
+    others = candidates & ~known
+    if not known.any() or not others.any():
+        raise HeadError(f"by {mode!r} this circuit has {int(known.sum())} edges from an earlier to a later layer, and "
+                        f"{int(others.sum())} other pairs to compare them with; both are needed")
+    return known, others
 
 
 def circuit_auc(scores: Tensor, mode: str, circuit: dict[str, KnownEdges] = IOI_CIRCUIT) -> float:
@@ -73,7 +77,10 @@ def circuit_auc(scores: Tensor, mode: str, circuit: dict[str, KnownEdges] = IOI_
     perfect. With the IOI circuit: 12 known of 336 pairs by Q, 8 of 252 by K, 28 of 360 by V.
     Raises HeadError.
     """
-    scores = torch.as_tensor(scores)
+    try:
+        scores = torch.as_tensor(scores)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise HeadError(f"scores must be numbers [L, H, L, H]: {error}") from error
     if scores.dim() != 4 or scores.shape[:2] != scores.shape[2:]:
         raise HeadError(f"scores must be [L, H, L, H], writer by reader, not {list(scores.shape)}; of component scores "
                         f"[L, H, K, L, H] take the best, scores.amax(2)")

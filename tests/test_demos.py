@@ -1,0 +1,76 @@
+"""The demos run from a plain shell, on whatever weights there are, and leave their figures."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tinyheads import plots
+
+DEMOS = Path(__file__).parents[1] / "demos"
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def run(script, *arguments, **environment):
+    """Run a demo in a process of its own: what it printed, and its exit status."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("TINYHEADS_GPT2", "TINYHEADS_WEIGHTS")}
+    done = subprocess.run([sys.executable, str(DEMOS / script), *arguments], capture_output=True, text=True,
+                          env={**kept, "MPLBACKEND": "agg", **environment})
+    return done
+
+
+def test_every_demo_runs_without_openais_weights_and_says_so(tmp_path, monkeypatch):
+    done = run("reproduce.py", "--out", str(tmp_path), HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert {result["chapter"][0] for result in results} >= {"1", "2", "3"}
+    for result in results:
+        assert result["model"] and result["sample"] and result["measured"]
+        assert Path(result["figure"]).parent == tmp_path and Path(result["figure"]).read_bytes().startswith(PNG)
+    assert "random" in done.stdout or "tiny" in done.stdout
+
+
+def test_the_circuit_demo_finds_the_inhibition_heads_of_real_gpt2(gpt2_folder, tmp_path):
+    done = run("03_predict_circuit.py", "--model", str(gpt2_folder / "model-attention.safetensors"), "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    first = next(line for line in done.stdout.splitlines() if "-> L9.H9 by Q" in line)
+    assert first.startswith("L8.H6.C2") and "S-inhibition" in first
+    assert "0.918" in done.stdout and "0.968" in done.stdout  # whole head, and ours, by Q
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["03_composition_maps.png", "03_mover_head.png", "03_variants.png"]
+
+
+def test_a_wrong_model_ends_a_demo_with_one_line(tmp_path):
+    done = run("01_residual_stream.py", "--model", "nothing-here", "--out", str(tmp_path))
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("CheckpointError: no weights 'nothing-here'; looked for")
+
+
+def test_importing_tinyheads_draws_nothing_and_needs_no_matplotlib():
+    code = "import sys, tinyheads; print('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_a_figure_is_whole_or_not_there(tmp_path):
+    figure, axes = plots.new_figure(4, 3)
+    plots.draw_lines(axes[0, 0], {"one": torch.arange(4.0)}, "layer", "length (L2 norm)")
+    assert axes[0, 0].get_xlabel() == "layer" and axes[0, 0].get_ylabel() == "length (L2 norm)"
+    path = plots.save_figure(figure, tmp_path / "folder" / "figure.png")
+    before = path.read_bytes()
+    assert before.startswith(PNG)
+    figure.savefig = lambda file, **options: file.write(b"half a figure") and 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        plots.save_figure(figure, path)
+    assert path.read_bytes() == before and [file.name for file in path.parent.iterdir()] == ["figure.png"]
+
+
+def test_signed_maps_write_their_values_and_leave_holes_white():
+    figure, axes = plots.new_figure(4, 3)
+    plots.draw_map(axes[0, 0], torch.tensor([[1.25, -0.5], [0.0, 0.3]]), "head", "layer", "title", "logits", signed=True)
+    assert [text.get_text() for text in axes[0, 0].texts] == ["+1.2", "-0.5", "+0.3"]
+    figure, axes = plots.new_figure(4, 3)
+    plots.draw_map(axes[0, 0], torch.tensor([[1.0, torch.nan]]), "reader", "writer", "title", "score", top=0.5)
+    assert axes[0, 0].images[0].get_array().mask.tolist() == [[False, True]]
