@@ -152,7 +152,7 @@ def test_heads_are_named_as_the_paper_names_them():
 
 
 def test_a_circuit_without_an_edge_between_layers_cannot_be_judged():
-    backwards = {"Q": tasks.KnownEdges(tasks.heads_named("9.9"), tasks.heads_named("7.3"))}
+    backwards = {"Q": KnownEdges(heads_named("9.9"), heads_named("7.3"))}
     with pytest.raises(th.HeadError, match="0 edges"):
         th.circuit_auc(torch.zeros(12, 12, 12, 12), "Q", backwards)
     with pytest.raises(th.HeadError, match="must be numbers"):
