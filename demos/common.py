@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tinyheads as th
+from tinyheads import lists
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROMPT = "When Mary and John went to the store, John gave a drink to"
@@ -98,6 +99,14 @@ def weights_file(asked: str | None) -> th.Checkpoint | None:
     """The same weights as named arrays; None where random ones stand in."""
     best = best_weights(asked)
     return th.open_checkpoint(th.find_weights(best)) if best else None
+
+
+def list_prompts(tokenizer: th.Tokenizer, n: int, n_items: int, seed: int) -> tuple[lists.Prompts, str]:
+    """Laundry Lists crossed off by ordinal where the tokenizer has the words in one token each, else by name."""
+    try:
+        return lists.laundry_list(tokenizer, n, n_items, "ordinal", seed), "ordinal"
+    except th.TaskError:
+        return lists.laundry_list(tokenizer, n, n_items, "name", seed), "name"
 
 
 def say(text: str = "") -> None:

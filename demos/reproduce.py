@@ -1,9 +1,9 @@
-"""Run every numbered demo on the best weights there are, and print one table of what they found.
+"""Run every numbered demo on the best weights there are: the paper's story in one table and one sheet of figures.
 
     python demos/reproduce.py [--model NAME_OR_PATH] [--out FOLDER]
 
-Without --model each demo takes the best it can use: a whole model to run, attention weights to
-read. The table also goes to `out/results.json`.
+Without --model each demo takes the best it can use: a whole model to run, OpenAI's attention weights to
+read. The table also goes to `out/results.json`, the figures together to `out/contact_sheet.png`.
 """
 
 import json
@@ -13,7 +13,18 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from common import options, say, table
+from common import options, say
+from tinyheads import plots
+from tinyheads.array_file import write_atomically
+
+CLAIMS = {  # of Merullo et al. 2024, by demo
+    "1": "Heads write features into the residual stream, where later heads read them.",
+    "2": "A head's OV matrix splits into rank-1 components that read and write one direction each.",
+    "3": "Composition of single components predicts, from weights alone, which head talks to which.",
+    "4": "Inhibition heads tell mover heads what not to attend to, through one or two components each.",
+    "5": "A 3-dimensional subspace of these indexes the items of a list by position.",
+    "6": "Accuracy falls as items crowd that space; setting it, or editing weights along it, repairs it.",
+}
 
 arguments = options(__doc__.split("\n")[0])
 demos = sorted(Path(__file__).parent.glob("[0-9][0-9]_*.py"))
@@ -25,9 +36,17 @@ for demo in demos:
     results += runpy.run_path(str(demo), run_name="__main__")["results"]
     say(f"({time.perf_counter() - start:.0f} s so far)")
 
+# The table: what the paper claims, what was measured, on which model, over how many prompts, with which seed.
 out.mkdir(parents=True, exist_ok=True)
-(out / "results.json").write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n")
-say("\n===== summary =====\n")
-for result in results:
-    say(f"{result.chapter}\n    {result.measured}\n    on {result.model}, {result.sample}; figure: {result.figure}")
-say(f"\n{len(demos)} demos in {time.perf_counter() - start:.0f} s; this table: {out / 'results.json'}")
+rows = [{"claim": CLAIMS[result.chapter[0]], **asdict(result)} for result in results]
+with write_atomically(out / "results.json") as file:
+    file.write((json.dumps(rows, indent=2) + "\n").encode("utf-8"))
+figures = [Path(figure) for figure in dict.fromkeys(result.figure for result in results) if figure]
+sheet = plots.save_figure(plots.contact_sheet(figures), out / "contact_sheet.png")
+
+say("\n===== summary =====")
+for number, claim in CLAIMS.items():
+    say(f"\n{number}. {claim}")
+    for result in (result for result in results if result.chapter.startswith(number)):
+        say(f"   - {result.chapter[2:]}: {result.measured}\n     [{result.model}; {result.sample}; {Path(result.figure).name}]")
+say(f"\n{len(demos)} demos in {time.perf_counter() - start:.0f} s; table: {out / 'results.json'}; figures: {sheet}")

@@ -13,6 +13,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
@@ -119,3 +120,30 @@ def draw_strips(axes: Axes, values: dict[str, Tensor], named: dict[str, dict[str
     axes.set_xticks(range(len(values)), list(values))
     axes.set(xlabel="mode of composition", ylabel=ylabel, title=title)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def draw_scatter(axes: Axes, x: Tensor, y: Tensor, groups: dict[str, list[int]], labels: dict[int, str], xlabel: str,
+                 ylabel: str, title: str) -> None:
+    """Points (x[i], y[i]), each group in its colour and marker, some of them labelled. x, y: [N]."""
+    for (group, members), colour, marker in zip(groups.items(), COLOURS[2:], MARKERS):
+        if members:
+            axes.plot(np.asarray(x[members]), np.asarray(y[members]), marker, color=colour, markersize=6,
+                      markeredgecolor="black", markeredgewidth=0.4, label=group)
+    for i, label in labels.items():
+        axes.annotate(label, (float(x[i]), float(y[i])), xytext=(5, 4), textcoords="offset points", fontsize=7)
+    axes.axhline(0, color="#888888", linewidth=0.8)
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+
+
+def contact_sheet(paths: list[Path], columns: int = 3) -> Figure:
+    """Several PNG figures side by side, each under its file's name."""
+    rows = math.ceil(len(paths) / columns)
+    figure, axes = new_figure(6 * columns, 3.6 * rows, columns, rows)
+    for panel in axes.flat:
+        panel.axis("off")
+    for panel, path in zip(axes.flat, paths):
+        panel.imshow(imread(path))
+        panel.set_title(path.stem, fontsize=9)
+    return figure

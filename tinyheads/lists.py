@@ -1,0 +1,300 @@
+"""Prompts with known answers: indirect objects, the Laundry List, and recall by ordinal.
+
+Each task is a list of candidates and one right answer, asked for at the last token, END:
+
+    ioi             "When Mary and John went to the store, John gave a drink to" -> " Mary"
+    laundry_list    "To wash: sock, hat, coat. Done: third, first. Still to wash: the" -> " hat"
+    ordinal_recall  "To wash: sock, hat, coat. The third one:" -> " coat"
+
+The first is that of Wang et al. 2022 ("Interpretability in the Wild", arXiv:2211.00593), in templates like
+theirs. The Laundry List is the task of Merullo et al. 2024, whose abstract gives no template: recall from
+a list whose other items are crossed off. Its wording here is ours, and so is that of recall.
+
+Every word that varies is one token of the model's tokenizer, so all prompts of a batch are equally long, and
+a place in the prompt is one word. Axes: B prompt, T position, N candidate, M mention.
+"""
+
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Callable
+
+import torch
+from torch import Tensor
+
+from tinyheads.errors import TaskError
+from tinyheads.model import GPT2
+from tinyheads.tokenizer import Tokenizer
+from tinyheads.words import ITEMS, NAMES, ORDINALS, PLACES, THINGS, VERBS
+
+IOI_TEMPLATES = (  # {A} and {B}: the two names in the order of their first mention; {S}: the one mentioned again
+    "When {A} and {B} went to the {place}, {S} gave a {thing} to",
+    "After {A} and {B} went to the {place}, {S} gave a {thing} to",
+    "While {A} and {B} were at the {place}, {S} gave a {thing} to",
+    "Then {A} and {B} went to the {place}. {S} gave a {thing} to",
+)
+Seed = int | torch.Generator
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A batch of prompts of one task and one length, with all that is known about them.
+
+    tokens: int64 [B, T]; answer: [B], the right next token; candidates: [B, N], tokens in the order in which
+    they stand in the prompt; positions: [B, N], where each stands (its first mention); index: [B], the answer's
+    place among them; mentions: [B, M], where the crossed-off words are mentioned again, in order (for recall:
+    the one ordinal asked for; for IOI: the name's second mention); end: T - 1; texts: the B prompts.
+    """
+
+    tokens: Tensor
+    answer: Tensor
+    candidates: Tensor
+    positions: Tensor
+    index: Tensor
+    mentions: Tensor
+    end: int
+    texts: list[str]
+
+
+def ioi(tokenizer: Tokenizer, n: int, order: str = "mixed", seed: Seed = 0, names: list[str] = NAMES,
+        pairs: str = "all") -> Prompts:
+    """Indirect object identification: the name that was not mentioned twice. N = 2, M = 1.
+
+    order: "ABBA" (the answer comes first), "BABA" (second) or "mixed"; names: to draw from; pairs: "all" pairs of
+    names, "train" or "test": a fifth of all pairs, fixed for good by the names' checksum, is "test", which a
+    model trained on "train" never saw together. Raises TaskError.
+    """
+    check_count("n", n, 1)
+    check_choice("order", order, ("ABBA", "BABA", "mixed"))
+    draw = generator(seed)
+    names, places, things = (single_tokens(tokenizer, some, least, what) for some, least, what in
+                             [(names, 2, "names"), (PLACES, 1, "places"), (THINGS, 1, "things")])
+    allowed = name_pairs(tuple(names), pairs)
+    which, template, place, thing, swap, second = (torch.randint(high, (n,), generator=draw).tolist() for high in (
+        len(allowed), len(IOI_TEMPLATES), len(places), len(things), 2, 2))
+    rows, slots, mentions, index = [], [], [], []
+    for i in range(n):
+        A, B = allowed[which[i]][::-1] if swap[i] else allowed[which[i]]
+        answer = {"ABBA": 0, "BABA": 1, "mixed": second[i]}[order]
+        words = {"{A}": A, "{B}": B, "{S}": A if answer else B, "{place}": places[place[i]],
+                 "{thing}": things[thing[i]]}
+        row, at = [], {}
+        for part in IOI_TEMPLATES[template[i]].replace("{", "\0{").replace("}", "}\0").split("\0"):
+            if part in words:
+                at[part] = len(row)
+                row[-1] = row[-1].removesuffix(" ")              # the blank belongs to the word behind it
+                part = f" {words[part]}"
+            row.append(part)
+        rows.append(row)
+        slots.append([at["{A}"], at["{B}"]])
+        mentions.append([at["{S}"]])
+        index.append(answer)
+    return assemble(tokenizer, rows, slots, mentions, index)
+
+
+def laundry_list(tokenizer: Tokenizer, n: int, n_items: int, by: str = "ordinal", seed: Seed = 0,
+                 items: list[str] = ITEMS) -> Prompts:
+    """A list, all of whose items but one are crossed off, in random order; which is left? N = n_items, M = N - 1.
+
+    by: how they are crossed off, "ordinal" ("third, first") or "name" ("coat, sock"); items: words to draw
+    from. GPT-2's tokenizer has ten ordinals in one token each, so longer lists there go by name. Raises TaskError.
+    """
+    check_choice("by", by, ("ordinal", "name"))
+    lists, verbs, ordinals, draw = draw_lists(tokenizer, n, n_items, 2, seed, items, ordinals=by == "ordinal")
+    rows, slots, mentions, index = [], [], [], []
+    done = torch.rand(n, n_items, generator=draw).argsort(dim=1).tolist()           # the last one of each is left
+    for words, verb, (*crossed, left) in zip(lists, verbs, done):
+        row = listed(verb, words) + [". Done:"]
+        for k in crossed:
+            row += [f" {ordinals[k] if by == 'ordinal' else words[k]}", ","]
+        rows.append(row[:-1] + [f". Still to {verb}: the"])
+        slots.append(range(1, 2 * n_items, 2))
+        mentions.append(range(2 * n_items + 1, 4 * n_items - 1, 2))
+        index.append(left)
+    return assemble(tokenizer, rows, slots, mentions, index)
+
+
+def ordinal_recall(tokenizer: Tokenizer, n: int, n_items: int, seed: Seed = 0, items: list[str] = ITEMS) -> Prompts:
+    """A list, and one ordinal: which item stands there? N = n_items, M = 1 (the ordinal). Raises TaskError."""
+    lists, verbs, ordinals, draw = draw_lists(tokenizer, n, n_items, 1, seed, items, ordinals=True)
+    index = torch.randint(n_items, (n,), generator=draw).tolist()
+    rows = [listed(verb, words) + [". The", f" {ordinals[k]}", " one:"]
+            for words, verb, k in zip(lists, verbs, index)]
+    return assemble(tokenizer, rows, [range(1, 2 * n_items, 2)] * n, [[2 * n_items + 1]] * n, index)
+
+
+def everyday_text(tokenizer: Tokenizer, n: int, seed: Seed = 0, pairs: str = "train") -> Tensor:
+    """Plain sentences about names, places and items, for a model's perplexity outside the tasks: tokens [n, T].
+
+    pairs: as for `ioi`, since two names occur in each. Raises TaskError.
+    """
+    check_count("n", n, 1)
+    draw = generator(seed)
+    names, items, places = (single_tokens(tokenizer, words, 3, what) for words, what in
+                            [(NAMES, "names"), (ITEMS, "items"), (PLACES, "places")])
+    allowed, texts = name_pairs(tuple(names), pairs), []
+    for _ in range(n):
+        pair, place, swap, first, last = (int(torch.randint(high, (1,), generator=draw)) for high in
+                                          (len(allowed), len(places), 2, 3, 2))
+        A, B = allowed[pair][::-1] if swap else allowed[pair]
+        x = [items[k] for k in torch.randperm(len(items), generator=draw)[:3].tolist()]
+        end = [f"Then {A} gave the {x[first]} to {B}.", f"Then {B} took the {x[first]} from {A}."][last]
+        texts.append(f"{A} went to the {places[place]} and found the {x[0]}, the {x[1]} and the {x[2]}. {end}")
+    tokens = [tokenizer.encode(text) for text in texts]
+    if len({len(row) for row in tokens}) > 1:
+        raise TaskError("this tokenizer makes everyday sentences of different lengths, which no batch can hold")
+    return torch.tensor(tokens)
+
+
+def draw_lists(tokenizer: Tokenizer, n: int, n_items: int, least: int, seed: Seed, items: list[str],
+               ordinals: bool) -> tuple[list[list[str]], list[str], list[str], torch.Generator]:
+    """n lists of n_items different words, a verb for each, the ordinals, and the generator. Raises TaskError."""
+    check_count("n", n, 1)
+    check_count("n_items", n_items, least)
+    draw = generator(seed)
+    words = single_tokens(tokenizer, items, n_items, "items")
+    ordinals = in_one_token(tokenizer, ORDINALS, n_items) if ordinals else []
+    which = torch.rand(n, len(words), generator=draw).argsort(dim=1)[:, :n_items].tolist()
+    verbs = single_tokens(tokenizer, VERBS, 1, "verbs")
+    verb = [verbs[k] for k in torch.randint(len(verbs), (n,), generator=draw).tolist()]
+    return [[words[k] for k in row] for row in which], verb, ordinals, draw
+
+
+def listed(verb: str, words: list[str]) -> list[str]:
+    """ "To wash: sock, hat" in pieces: item k is piece 2k + 1."""
+    return [f"To {verb}:"] + [piece for word in words for piece in (f" {word}", ",")][:-1]
+
+
+def assemble(tokenizer: Tokenizer, rows: list[list[str]], slots: list, mentions: list, index: list[int]) -> Prompts:
+    """Join each row's pieces, tokenise, and find where the candidates' and the mentions' pieces came to stand.
+
+    slots: [B][N] and mentions: [B][M], numbers of pieces. Raises TaskError where a piece does not stay by itself.
+    """
+    texts = ["".join(row) for row in rows]
+    ids = {piece: tokenizer.encode(piece) for piece in {piece for row in rows for piece in row}}
+    tokens = [tokenizer.encode(text) for text in texts]
+    starts = []
+    for row, text, got in zip(rows, texts, tokens):
+        starts.append([0])
+        for piece in row:
+            starts[-1].append(starts[-1][-1] + len(ids[piece]))
+        if [token for piece in row for token in ids[piece]] != got:
+            raise TaskError(f"this tokenizer does not keep the words of {text!r} apart")
+        if len(got) != len(tokens[0]):
+            raise TaskError(f"prompts of one batch must be equally long; this tokenizer makes {len(tokens[0])} tokens "
+                            f"of {texts[0]!r} and {len(got)} of {text!r}")
+    tokens, index = torch.tensor(tokens), torch.tensor(index)                                       # [B, T], [B]
+    positions = torch.tensor([[start[k] for k in row] for start, row in zip(starts, slots)])        # [B, N]
+    mentions = torch.tensor([[start[k] for k in row] for start, row in zip(starts, mentions)])      # [B, M]
+    candidates = tokens.gather(1, positions)                                                        # [B, N]
+    answer = candidates.gather(1, index[:, None])[:, 0]                                             # [B]
+    return Prompts(tokens, answer, candidates, positions, index, mentions, tokens.shape[1] - 1, texts)
+
+
+def single_tokens(tokenizer: Tokenizer, words: list[str], least: int, what: str) -> list[str]:
+    """Those of the words that are one token behind a blank, in their order. Raises TaskError for fewer than `least`."""
+    whole = [word for word in dict.fromkeys(words) if len(tokenizer.encode(f" {word}")) == 1]
+    if len(whole) < least:
+        split = [word for word in words if word not in whole]
+        raise TaskError(f"{least} {what} are needed, and of the {len(words)} here only {len(whole)} are one token "
+                        f"each{f'; this tokenizer splits {split[:3]}' if split else ''}")
+    return whole
+
+
+def in_one_token(tokenizer: Tokenizer, words: list[str], n: int) -> list[str]:
+    """The first n of the words, every one of which must be one token. Raises TaskError."""
+    if n > len(words):
+        raise TaskError(f"there are ordinals for lists of up to {len(words)} items, not {n}")
+    split = [k for k in range(n) if len(tokenizer.encode(f" {words[k]}")) != 1]
+    if split:
+        raise TaskError(f"this tokenizer splits {words[split[0]]!r}: it can name {split[0]} places by ordinal, "
+                        f"not {n}; shorter lists, or by='name', will do")
+    return words[:n]
+
+
+@lru_cache(maxsize=64)
+def name_pairs(names: tuple[str, ...], pairs: str) -> list[tuple[str, str]]:
+    """The unordered pairs of different names that are in "all", "train" or "test"; the same on every machine."""
+    check_choice("pairs", pairs, ("all", "train", "test"))
+    found = [(a, b) for a in names for b in names if a < b]
+    if pairs != "all":
+        found = [pair for pair in found if (zlib.crc32(" ".join(pair).encode()) % 5 == 0) == (pairs == "test")]
+    if not found:
+        raise TaskError(f"none of the pairs of these {len(names)} names is a {pairs!r} pair; give more names")
+    return found
+
+
+def generator(seed: Seed) -> torch.Generator:
+    """A generator as it is, or one made from an int seed. Raises TaskError."""
+    if isinstance(seed, torch.Generator):
+        return seed
+    if type(seed) is not int:
+        raise TaskError(f"a seed is a whole number or a torch.Generator, not {seed!r}")
+    return torch.Generator().manual_seed(seed)
+
+
+def check_count(name: str, value: int, least: int) -> None:
+    """Raise TaskError unless the value is a whole number from `least`."""
+    if type(value) is not int or value < least:
+        raise TaskError(f"{name} must be a whole number from {least}, not {value!r}")
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise TaskError unless the value is one of the choices."""
+    if value not in choices:
+        raise TaskError(f"{name} is one of {', '.join(map(repr, choices))}, not {value!r}")
+
+
+@torch.no_grad()
+def logits_at_end(model: GPT2, prompts: Prompts, batch: int = 256) -> Tensor:
+    """What the model says behind the prompts: logits [B, V] at END, computed `batch` prompts at a time."""
+    check_count("batch", batch, 1)
+    return torch.cat([model(some)[:, prompts.end].cpu() for some in prompts.tokens.split(batch)])
+
+
+def correct(logits: Tensor, prompts: Prompts, among: str = "candidates") -> Tensor:
+    """Which prompts are answered rightly: bool [B]. logits: [B, V] at END, or [B, T, V].
+
+    among: the answer has the highest logit of the "candidates", or of the whole "vocabulary". Raises TaskError.
+    """
+    check_choice("among", among, ("candidates", "vocabulary"))
+    logits = at_end(logits, prompts)
+    if among == "vocabulary":
+        return logits.argmax(dim=-1) == prompts.answer
+    return logits.gather(1, prompts.candidates).argmax(dim=-1) == prompts.index
+
+
+def logit_difference(logits: Tensor, prompts: Prompts, against: str = "mean") -> Tensor:
+    """The answer's logit, less the other candidates' "mean" or the "best" of them: [B]. Raises TaskError."""
+    check_choice("against", against, ("mean", "best"))
+    among = at_end(logits, prompts).gather(1, prompts.candidates)                                   # [B, N]
+    is_answer = torch.arange(among.shape[1]) == prompts.index[:, None]                              # [B, N]
+    others = among[~is_answer].view(len(among), -1)                                                 # [B, N - 1]
+    if not others.shape[1]:
+        raise TaskError("a list of one item leaves nothing to compare the answer with")
+    return among[is_answer] - (others.mean(dim=1) if against == "mean" else others.amax(dim=1))
+
+
+def by_index(values: Tensor, prompts: Prompts) -> Tensor:
+    """The mean of one value per prompt [B] by the answer's place in the list: [N]; nan where no prompt has it."""
+    N = prompts.candidates.shape[1]
+    total = torch.zeros(N).index_add(0, prompts.index, values.float())                              # [N]
+    return total / torch.bincount(prompts.index, minlength=N)
+
+
+def by_length(model: GPT2, task: Callable[[int], Prompts], lengths: list[int],
+              among: str = "candidates") -> dict[int, float]:
+    """Accuracy by list length; task: makes the prompts of a length, `lambda N: laundry_list(tokenizer, 500, N)`."""
+    batches = {n_items: task(n_items) for n_items in lengths}
+    return {n_items: correct(logits_at_end(model, prompts), prompts, among).float().mean().item()
+            for n_items, prompts in batches.items()}
+
+
+def at_end(logits: Tensor, prompts: Prompts) -> Tensor:
+    """Logits [B, T, V] or [B, V] as [B, V]. Raises TaskError where they are not of these prompts."""
+    B, T = prompts.tokens.shape
+    if logits.dim() == 3 and logits.shape[:2] == (B, T):
+        logits = logits[:, prompts.end]
+    if logits.dim() != 2 or len(logits) != B or logits.shape[1] <= int(prompts.candidates.max()):
+        raise TaskError(f"logits of these prompts are [{B}, {T}, V] or [{B}, V], not {list(logits.shape)}")
+    return logits.to(prompts.tokens.device)

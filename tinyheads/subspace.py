@@ -1,0 +1,155 @@
+"""A few directions of the residual stream, as a space to take coordinates in.
+
+Inhibition heads write, at the last token (END), which items of a list are out. What they write lies in a
+space of a few dimensions in which the items are laid out by position: a code for each index. A mover
+head's query reads the code and its attention goes where it points (Merullo et al. 2024). Here such a
+space is found in two ways and measured:
+
+    from weights       the span of the components that composition scores select
+    from activations   the principal components of the heads' mean write at END, by the answer's index
+
+A subspace is a tensor of k orthonormal rows over the stream, `basis` [k, D]; a vector x has the coordinates
+x @ basis.T [k]. Axes: B prompt, T position, D d_model, N item of the list, k dimension of the subspace.
+"""
+
+import torch
+from torch import Tensor
+
+from tinyheads.errors import SubspaceError
+from tinyheads.heads import SVD, Component, check_place
+from tinyheads.lists import Prompts
+from tinyheads.model import GPT2
+from tinyheads.stream import Edit, Stream
+
+
+def span(vectors: Tensor) -> Tensor:
+    """An orthonormal basis [k, D] of what n vectors [n, D] span, the widest direction first; k is their rank."""
+    if vectors.dim() != 2 or 0 in vectors.shape:
+        raise SubspaceError(f"vectors must be [n, D], not {list(vectors.shape)}")
+    _, scale, directions = torch.linalg.svd(vectors, full_matrices=False)
+    basis = directions[scale > 1e-5 * scale[0]]
+    if len(basis) == 0 or not basis.isfinite().all():
+        raise SubspaceError("these vectors span nothing: all are zero, or some are not finite")
+    return basis
+
+
+def from_components(ov: SVD, components: list[Component]) -> Tensor:
+    """The span [k, D] of what some components write; `ov` is `ov_svd(heads)`. Raises HeadError, SubspaceError."""
+    L, H, K, _ = ov.write.shape
+    for component in components:
+        check_place(component.layer, component.head, L, H)
+        if not 0 <= component.index < K:
+            raise SubspaceError(f"{component}: a head has the components C0 to C{K - 1}")
+    if not components:
+        raise SubspaceError("name one component at least")
+    return span(torch.stack([ov.write[c.layer, c.head, c.index] for c in components]))
+
+
+def writes_at_end(model: GPT2, prompts: Prompts, writers: list[str]) -> Tensor:
+    """The sum of some heads' writes at END, in each prompt, less its mean over D: [B, D]. writers: "L0.H3", ..."""
+    stream = Stream(record=True)
+    with torch.no_grad():
+        model(prompts.tokens, stream)
+        total = sum(stream.writes[writer][:, prompts.end] for writer in writers)  # [B, D]
+    return total - total.mean(dim=-1, keepdim=True)  # LayerNorm takes this out of whatever is read
+
+
+def stream_at_end(model: GPT2, prompts: Prompts, where: str) -> Tensor:
+    """The stream at END just before a read ("L1.attn", say), in each prompt: [B, D]."""
+    seen = []
+
+    def look(value: Tensor) -> Tensor:
+        seen.append(value[:, prompts.end])
+        return value
+
+    with torch.no_grad():
+        model(prompts.tokens, Stream(edits=[Edit(where, look, of="stream")]))
+    return seen[0]
+
+
+def index_codes(model: GPT2, prompts: Prompts, basis: Tensor, where: str) -> Tensor:
+    """Each index's code: the mean coordinates at END, just before a read, by the answer's index. [N, k]"""
+    points = coordinates(stream_at_end(model, prompts, where), basis)               # [B, k]
+    return mean_by_index(points, prompts.index, prompts.candidates.shape[1])
+
+
+def mean_by_index(writes: Tensor, index: Tensor, n_items: int) -> Tensor:
+    """The mean of writes [B, D] for each index of the answer: [N, D]. Raises SubspaceError if one never occurs."""
+    counts = torch.bincount(index, minlength=n_items)
+    if len(counts) != n_items or (counts == 0).any():
+        raise SubspaceError(f"every index from 0 to {n_items - 1} must occur; they occur {counts.tolist()} times")
+    total = torch.zeros(n_items, writes.shape[1], dtype=writes.dtype).index_add(0, index, writes)
+    return total / counts[:, None]
+
+
+def principal_components(means: Tensor, k: int) -> Tensor:
+    """The k directions [k, D] along which mean writes [N, D] differ most. At most N - 1 of them exist."""
+    if not 1 <= k <= min(len(means) - 1, means.shape[1]):
+        raise SubspaceError(f"{len(means)} means differ along 1 to {min(len(means) - 1, means.shape[1])} directions, not {k}")
+    return torch.linalg.svd(means - means.mean(dim=0), full_matrices=False).Vh[:k]
+
+
+def random_subspace(D: int, k: int, seed: int) -> Tensor:
+    """k random orthonormal directions of mean 0 over D: [k, D]. The control that a real subspace must beat."""
+    generator = torch.Generator().manual_seed(seed)
+    vectors = torch.randn(k, D, generator=generator)
+    return torch.linalg.qr((vectors - vectors.mean(dim=1, keepdim=True)).T).Q.T
+
+
+def coordinates(x: Tensor, basis: Tensor) -> Tensor:
+    """Where x [..., D] lies in the subspace: [..., k]."""
+    check_basis(basis, x.shape[-1])
+    return x @ basis.T
+
+
+def project(x: Tensor, basis: Tensor) -> Tensor:
+    """The part of x [..., D] that lies in the subspace: [..., D]."""
+    return coordinates(x, basis) @ basis
+
+
+def principal_angles(first: Tensor, second: Tensor) -> Tensor:
+    """The angles between two subspaces [k, D] and [m, D], in degrees, smallest first: [min(k, m)].
+
+    0: a direction that both have; 90: nothing in common (Björck and Golub 1973).
+    """
+    check_basis(first, second.shape[1])
+    check_basis(second, first.shape[1])
+    cosines = torch.linalg.svdvals(first.double() @ second.double().T)
+    return torch.rad2deg(torch.arccos(cosines.clamp(0, 1)))
+
+
+def separation(points: Tensor, index: Tensor, n_items: int) -> Tensor:
+    """How well neighbouring indices can be told apart: d' of i and i + 1, [N - 1].
+
+    points: coordinates [B, k]; index: [B]. d' is the distance of the two mean points, in standard deviations of
+    the points around their means along the line between them (both pooled). Below 1 they overlap.
+    """
+    means = mean_by_index(points, index, n_items)                      # [N, k]
+    apart = means[1:] - means[:-1]                                     # [N - 1, k]
+    distance = apart.norm(dim=-1)                                      # [N - 1]
+    result = torch.empty(n_items - 1)
+    for i in range(n_items - 1):
+        line = apart[i] / distance[i].clamp_min(1e-12)                 # [k]
+        scatter = [((points[index == j] - means[j]) @ line).pow(2).mean() for j in (i, i + 1)]
+        result[i] = distance[i] / (sum(scatter) / 2).sqrt().clamp_min(1e-12)
+    return result
+
+
+def shares(owners: Tensor, n_items: int) -> Tensor:
+    """The share of a traversed space that each index owns: [N]. owners: the index at every grid point, [...]."""
+    return torch.bincount(owners.flatten(), minlength=n_items).double() / owners.numel()
+
+
+def grid(low: Tensor, high: Tensor, steps: int) -> Tensor:
+    """Points of a regular grid between two corners [k]: [steps ** k, k]."""
+    axes = [torch.linspace(float(a), float(b), steps) for a, b in zip(low, high)]
+    return torch.cartesian_prod(*axes).reshape(-1, len(axes))
+
+
+def check_basis(basis: Tensor, D: int) -> None:
+    """Raise SubspaceError unless the rows [k, D] are orthonormal, and as wide as the stream."""
+    if basis.dim() != 2 or basis.shape[1] != D:
+        raise SubspaceError(f"the subspace is {list(basis.shape)}; it should be [k, {D}], as wide as the stream")
+    error = (basis @ basis.T - torch.eye(len(basis), dtype=basis.dtype, device=basis.device)).abs().max()
+    if not error < 1e-3:
+        raise SubspaceError(f"the rows of a subspace must be orthonormal; these are off by {error:.2g}")

@@ -1,0 +1,260 @@
+"""Train the bundled model, weights/tiny: a small GPT-2 with list channels that can be seen, and that crowd.
+
+    python weights/train_tiny.py                     # ten to twenty minutes on one core
+    python weights/train_tiny.py --seed 2 --out /tmp/other
+
+Every step takes a batch of each task of tinyheads.lists, all lists of a batch being equally long, and adds the
+losses up: the tasks' on the answer alone, that of everyday text on every token. Lists to recall from have 2 to
+20 items, uniformly; lists to cross off from are the rarer the longer, by a factor of 0.7 for each item. IOI and
+text use four fifths of all pairs of names; the others are left for testing.
+"""
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tiktoken._educational import bpe_train
+from torch import Tensor
+
+import tinyheads as th
+from tinyheads import lists, words
+from tinyheads.progress import Progress
+from tinyheads.tokenizer import END_OF_TEXT, SPLIT, byte_alphabet
+
+CONTEXT = 128
+LENGTHS = range(2, 21)
+OTHER_WORDS = ("To : . , Done Still to the The one is When After While Then and went were at gave a found took from "
+               "Then").split()
+
+
+# ---- the vocabulary ---------------------------------------------------------------------------------------------
+
+
+def make_tokenizer(n_frequent: int = 200) -> th.Tokenizer:
+    """A byte-pair vocabulary in which every word of the tasks is one token, behind a blank and at a text's start.
+
+    tiktoken's own trainer makes the first merges, by frequency; then each word that is still in pieces has them
+    merged from left to right. Later merges cannot undo earlier ones, which always go first.
+    """
+    vocabulary = [f" {word}" for word in words.ITEMS + words.ORDINALS + words.NAMES + words.PLACES + words.THINGS
+                  + words.VERBS + OTHER_WORDS] + words.NAMES + OTHER_WORDS
+    trained = bpe_train("".join(vocabulary), 256 + n_frequent, SPLIT, visualise=None)
+    alphabet = byte_alphabet()
+    ranks = {bytes([byte]): i for i, byte in enumerate(alphabet.values())}
+    merges = []
+
+    def merge(left: bytes, right: bytes) -> None:
+        ranks[left + right] = len(ranks)
+        merges.append((left, right))
+
+    def pieces(piece: bytes) -> list[bytes]:
+        return [encoding.decode_single_token_bytes(token) for token in encoding._encode_single_piece(piece)]
+
+    encoding = th.Tokenizer(ranks).encoding
+    for piece in sorted((piece for piece in trained if len(piece) > 1), key=trained.get):
+        merge(*pieces(piece))
+        encoding = th.Tokenizer(ranks).encoding
+    for word in dict.fromkeys(vocabulary):
+        parts = pieces(word.encode())
+        while len(parts) > 1:
+            merge(parts[0], parts[1])
+            parts[:2] = [parts[0] + parts[1]]
+        encoding = th.Tokenizer(ranks).encoding
+    written = {byte: character for character, byte in alphabet.items()}
+
+    def write(piece: bytes) -> str:
+        return "".join(written[byte] for byte in piece)
+
+    vocab_bpe = "".join(f"{line}\n" for line in ["#version: 0.2"] + [f"{write(a)} {write(b)}" for a, b in merges])
+    encoder = {**{write(piece): token for piece, token in ranks.items()}, END_OF_TEXT: len(ranks)}
+    tokenizer = th.Tokenizer(ranks, {"vocab.bpe": vocab_bpe.encode(), "encoder.json": json.dumps(encoder).encode()})
+    split = [word for word in vocabulary if len(tokenizer.encode(word)) != 1]
+    assert not split, f"words in more than one token: {split}"
+    return tokenizer
+
+
+# ---- training ---------------------------------------------------------------------------------------------------
+
+
+def draw_length(draw: torch.Generator, ratio: float) -> int:
+    """A list's length from LENGTHS, each `ratio` times as likely as the one before."""
+    weights = torch.tensor([float(ratio)**k for k in range(len(LENGTHS))])
+    return LENGTHS[int(torch.multinomial(weights, 1, generator=draw))]
+
+
+def answer_loss(model: th.GPT2, prompts: lists.Prompts) -> Tensor:
+    """Cross-entropy of the answers; only END is turned into logits, which saves a third of the time."""
+    device = model.wte.weight.device
+    logits = final(model, prompts.tokens.to(device))[:, -1] @ model.wte.weight.T                   # [B, V]
+    return F.cross_entropy(logits, prompts.answer.to(device))
+
+
+def text_loss(model: th.GPT2, tokens: Tensor) -> Tensor:
+    """Cross-entropy of every token of plain text [B, T] but the first."""
+    tokens = tokens.to(model.wte.weight.device)
+    return F.cross_entropy((final(model, tokens)[:, :-1] @ model.wte.weight.T).flatten(0, 1), tokens[:, 1:].flatten())
+
+
+def final(model: th.GPT2, tokens: Tensor) -> Tensor:
+    """What the unembedding reads [B, T, D]."""
+    stream = th.Stream()
+    stream.begin(model.config)
+    stream.write("embed", model.wte.weight[tokens] + model.wpe.weight[:tokens.shape[1]])
+    for block in model.h:
+        block(stream, None)
+    return stream.read("unembed", model.ln_f)
+
+
+def losses(model: th.GPT2, tokenizer: th.Tokenizer, draw: torch.Generator, batch: int, ratio: float,
+           by_name: bool) -> dict[str, Tensor]:
+    """One batch of every task, and its loss."""
+    found = {
+        "recall": answer_loss(model, lists.ordinal_recall(tokenizer, batch * 3 // 4, draw_length(draw, 1), draw)),
+        "laundry": answer_loss(model, lists.laundry_list(tokenizer, batch, draw_length(draw, ratio), "ordinal", draw)),
+        "ioi": answer_loss(model, lists.ioi(tokenizer, batch // 2, "mixed", draw, pairs="train")),
+        "text": text_loss(model, lists.everyday_text(tokenizer, batch // 8, draw)),
+    }
+    if by_name:
+        found["name"] = answer_loss(model, lists.laundry_list(tokenizer, batch, draw_length(draw, ratio), "name", draw))
+    return found
+
+
+def train(arguments: argparse.Namespace) -> tuple[th.GPT2, th.Tokenizer]:
+    """The trained model and its tokenizer. A line of losses goes to stdout every 200 steps."""
+    tokenizer = make_tokenizer()
+    config = th.GPT2Config(tokenizer.n_vocab, CONTEXT, arguments.width, arguments.layers, arguments.heads)
+    model = th.GPT2(config, seed=arguments.seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter *= arguments.init
+    model.to(arguments.device)
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": arguments.decay},
+                                   {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0}],
+                                  betas=(0.9, 0.98))
+    draw = torch.Generator().manual_seed(arguments.seed + 1)
+    start, mean = time.time(), {}
+    with Progress("training", arguments.steps, "steps") as bar:
+        for step in range(arguments.steps):
+            done = step / arguments.steps
+            rate = arguments.rate * min(1, (step + 1) / 200) * (0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            found = losses(model, tokenizer, draw, arguments.batch, arguments.ratio, arguments.by_name)
+            optimizer.zero_grad()
+            sum(found.values()).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            for task, loss in found.items():
+                mean[task] = 0.98 * mean.get(task, loss.item()) + 0.02 * loss.item()
+            bar.add()
+            if (step + 1) % 200 == 0:
+                print(f"{step + 1}  {time.time() - start:.0f} s  "
+                      + "  ".join(f"{task} {value:.3f}" for task, value in mean.items()), flush=True)
+    return model.requires_grad_(False), tokenizer
+
+
+# ---- what came of it --------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def attention(model: th.GPT2, prompts: lists.Prompts) -> tuple[Tensor, Tensor]:
+    """How much of END's attention goes to the mentions, together, and to the answer's place: two [L, H]."""
+    stream = th.Stream(record=True)
+    model(prompts.tokens, stream)
+    patterns = torch.stack([pattern[:, :, prompts.end] for pattern in stream.patterns.values()], dim=2)  # [B, H, L, T]
+    answers = prompts.positions.gather(1, prompts.index[:, None])                                       # [B, 1]
+    to_mentions, to_answer = (patterns.gather(3, places[:, None, None].expand(*patterns.shape[:3], -1)).sum(3).mean(0).T
+                              for places in (prompts.mentions, answers))
+    return to_mentions, to_answer                                                                       # [L, H]
+
+
+def heads_above(values: Tensor, least: float) -> str:
+    """The heads of a [L, H] with at least so much, greatest first: "L1.H3 0.83, L1.H0 0.80"."""
+    order = values.flatten().argsort(descending=True).tolist()
+    found = [(th.Head(*divmod(k, values.shape[1])), values.flatten()[k].item()) for k in order]
+    return ", ".join(f"{head} {value:.2f}" for head, value in found if value >= least) or "none"
+
+
+def figures(model: th.GPT2, tokenizer: th.Tokenizer, n: int = 1000) -> str:
+    """The model's accuracy by task and length, and its channel at 5 items, as Markdown; n prompts of each kind."""
+    lengths = [2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20]
+    lines = ["| task, accuracy among | " + " | ".join(map(str, lengths)) + " |", "| --- |" + " --- |" * len(lengths)]
+    for name, task in [("ordinal recall", lambda N: lists.ordinal_recall(tokenizer, n, N, 1001)),
+                       ("Laundry List", lambda N: lists.laundry_list(tokenizer, n, N, "ordinal", 1002))]:
+        for among in ("candidates", "vocabulary"):
+            row = lists.by_length(model, task, lengths, among)
+            lines.append(f"| {name}, {among} | " + " | ".join(f"{value:.3f}" for value in row.values()) + " |")
+    lines.append("")
+    for order in ("ABBA", "BABA"):
+        prompts = lists.ioi(tokenizer, n, order, 1003, pairs="test")
+        right = lists.correct(lists.logits_at_end(model, prompts), prompts, "vocabulary").float().mean()
+        lines.append(f"- IOI, {order}, pairs of names never seen in training, whole vocabulary: {right:.3f}")
+    text = lists.everyday_text(tokenizer, n, 1004, pairs="test")
+    with torch.no_grad():
+        lines.append(f"- perplexity on everyday text, unseen pairs: {text_loss(model, text).exp():.3f}")
+    to_mentions, to_answer = attention(model, lists.laundry_list(tokenizer, n, 5, "ordinal", 1005))
+    mover = th.Head(*divmod(int(to_answer.argmax()), to_answer.shape[1]))
+    lines.append(f"- inhibition heads, END's attention on the mentions at 5 items: {heads_above(to_mentions, 0.5)}")
+    lines.append(f"- mover heads, END's attention on the answer's place at 5 items: {heads_above(to_answer, 0.5)}")
+    if mover.layer:
+        edges = th.predict_edges(th.Heads.of(model), "Q", 4, mover)
+        lines.append("- edges into the first mover, by weights alone: "
+                     + ", ".join(f"{edge} ({edge.score:.2f})" for edge in edges))
+    return "\n".join(lines) + "\n"
+
+
+def readme(arguments: argparse.Namespace, model: th.GPT2, seconds: float, found: str) -> str:
+    """What lies beside the weights."""
+    given = " ".join(f"--{name} {value}" for name, value in vars(arguments).items()
+                     if name not in ("by_name", "device", "threads", "out"))
+    return f"""# The bundled model
+
+A GPT-2 of {arguments.layers} layers, {arguments.heads} heads, width {arguments.width}, context {CONTEXT} and a
+vocabulary of {model.config.n_vocab} ({sum(p.numel() for p in model.parameters()):,} parameters), made by
+
+    python weights/train_tiny.py {given}
+
+in {seconds / 60:.0f} minutes on torch {torch.__version__}. It knows short English prompts, nothing else: ordinal
+recall, the Laundry List by ordinal, indirect objects, and one kind of everyday sentence (`tinyheads/lists.py` has the
+wording, which is ours). Its vocabulary is byte-pair encoding in OpenAI's formats; each word of the tasks is one token.
+
+Figures on fresh prompts, 1,000 of each kind (`figures` in the script), accuracy by list length:
+
+{found}"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seed", type=int, default=1, help="1 made the bundled model")
+    parser.add_argument("--steps", type=int, default=3500)
+    parser.add_argument("--batch", type=int, default=64, help="lists to cross off from in a step")
+    parser.add_argument("--rate", type=float, default=3e-3, help="highest learning rate")
+    parser.add_argument("--init", type=float, default=1.0, help="start from GPT-2's random weights times this")
+    parser.add_argument("--ratio", type=float, default=0.7, help="how much rarer a list of one more item is")
+    parser.add_argument("--decay", type=float, default=0.01, help="weight decay")
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--heads", type=int, default=8)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--by-name", action="store_true", help="cross off by name too")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=1, help="more do not help a model of this size")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "tiny")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    start = time.time()
+    model, tokenizer = train(arguments)
+    seconds, model = time.time() - start, model.cpu()
+    th.save(model, arguments.out, tokenizer)
+    found = figures(model, tokenizer)
+    (arguments.out / "README.md").write_text(readme(arguments, model, seconds, found))
+    print(f"{found}saved in {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
