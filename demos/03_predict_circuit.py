@@ -177,8 +177,7 @@ if is_gpt2_small:
     plots.draw_strips(axes[0, 0], areas_by_mode, {which: dict(zip("QKV", row)) for which, row in areas.items()}, targets,
                       "area under the ROC curve", f"All {len(variants)} variants tried, and four of them ({name})")
     strips = plots.save_figure(figure, out / "03_variants.png")
-    final = list(areas.values())[-1]
-    results.append(Result("3 known circuit", "ROC area of IOI edges: " + "; ".join(
-        f"{which.split(' (')[0]} " + "/".join(f"{area:.2f}" for area in areas[which]) for which in (list(areas)[0], list(areas)[-1]))
-        + f" (Q/K/V; chosen among {len(variants)})", name, "12, 8, 28 edges", str(strips)))
+    classic, ours = ("/".join(f"{area:.2f}" for area in areas[which]) for which in (list(areas)[0], list(areas)[-1]))
+    results.append(Result("3 known circuit", f"ROC area of the IOI circuit's edges by Q/K/V: whole head {classic}, "
+                          f"th.channel_scores {ours} (chosen among {len(variants)})", name, "12, 8, 28 edges", str(strips)))
 say(f"figures: {', '.join(result.figure for result in results)}")

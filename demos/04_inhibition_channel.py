@@ -98,14 +98,17 @@ correlations = {way: causal.rank_correlation(predicted, effect) for way, effect 
 
 # %% [markdown]
 # A component is called part of the channel where both say so: it is among the five highest by
-# composition, and among the five highest by every way of removing it. Neither is enough. A component
+# composition, and among the five highest by every way of removing it, which costs the mover a twentieth
+# of its preference at least. Neither is enough. A component
 # that writes where the mover reads may have nothing to say in this task; and one that matters may act
 # through what lies between, such as an MLP that reads it and writes for the mover.
 
 # %%
 top = 5
 best = [set(scores.topk(min(top, len(components))).indices.tolist()) for scores in [predicted, *measured.values()]]
-channel = [components[i] for i in sorted(set.intersection(*best), key=lambda i: -float(predicted[i]))]
+least = torch.stack(list(measured.values())).amin(0)                           # [components], by the weakest way
+channel = [components[i] for i in sorted(set.intersection(*best), key=lambda i: -float(predicted[i]))
+           if whole > 0 and least[i] >= 0.05 * whole]
 listed = sorted(set().union(*best), key=lambda i: -float(predicted[i]))
 say(table([[components[i], f"{predicted[i]:.3f}", *(f"{measured[way][i]:+.3f}" for way in ways),
             f"{on_mentions[components[i].layer, components[i].head]:.2f}", "yes" if components[i] in channel else ""] for i in listed],

@@ -47,6 +47,24 @@ def remove(directions: Tensor, writer: str, how: str = "mean", seed: int = 0) ->
     return Edit(writer, change)
 
 
+def restrict(basis: Tensor, writer: str, end: int, keep: bool = True) -> Edit:
+    """An edit after which a head's write at END differs between prompts only inside a subspace, or only outside it.
+
+    basis: orthonormal [k, D]; keep: True keeps what is inside (and gives the rest its mean over the prompts of the
+    batch), False removes it. What k dimensions carry alone, and what is left without them.
+    """
+
+    def change(write: Tensor) -> Tensor:
+        here = write[:, end]                                           # [B, D]
+        mean = here.mean(dim=0)
+        inside = (here - mean) @ basis.T @ basis
+        write = write.clone()
+        write[:, end] = mean + inside if keep else here - inside
+        return write
+
+    return Edit(writer, change)
+
+
 def derangement(n: int, seed: int) -> Tensor:
     """An order of n prompts in which none is its own partner: [n]."""
     if n < 2:

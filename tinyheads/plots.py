@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.ticker import MaxNLocator
@@ -40,10 +42,10 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 130) -> Path:
     return path
 
 
-def draw_lines(axes: Axes, lines: dict[str, Tensor], xlabel: str, ylabel: str, title: str = "") -> None:
-    """Several lines over 0, 1, 2, ...: {label: values [N]}."""
+def draw_lines(axes: Axes, lines: dict[str, Tensor], xlabel: str, ylabel: str, title: str = "", start: int = 0) -> None:
+    """Several lines over 0, 1, 2, ..., or from `start` on: {label: values [N]}; nan leaves a gap."""
     for (label, values), colour, marker in zip(lines.items(), COLOURS, MARKERS):
-        axes.plot(np.asarray(values), color=colour, marker=marker, markersize=5, label=label)
+        axes.plot(range(start, start + len(values)), np.asarray(values), color=colour, marker=marker, markersize=5, label=label)
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
@@ -147,3 +149,74 @@ def contact_sheet(paths: list[Path], columns: int = 3) -> Figure:
         panel.imshow(imread(path))
         panel.set_title(path.stem, fontsize=9)
     return figure
+
+
+def draw_clouds(axes: Axes, points: Tensor, index: Tensor, title: str, view: tuple[float, float] = (20, -60)) -> None:
+    """Points [B, 3] in three dimensions, marked by index [B], each index written at its cloud's mean.
+
+    axes: made with `new_figure(..., subplot_kw={"projection": "3d"})`; view: elevation and azimuth in degrees.
+    """
+    shades = colormaps["viridis"]
+    count = int(index.max()) + 1
+    for i in range(count):
+        cloud = np.asarray(points[index == i])
+        axes.scatter(*cloud.T, marker=MARKERS[i % len(MARKERS)], s=9, color=shades(i / max(count - 1, 1)), alpha=0.35, linewidth=0)
+        if len(cloud):
+            axes.text(*cloud.mean(axis=0), str(i), fontsize=12, fontweight="bold", ha="center", va="center", zorder=9,
+                      bbox=dict(boxstyle="circle,pad=0.15", facecolor="white", edgecolor="black", alpha=0.85))
+    axes.view_init(*view)
+    axes.set_title(title, fontsize=10)
+    axes.set(xlabel="dimension 0", ylabel="dimension 1", zlabel="dimension 2")
+    axes.tick_params(labelsize=7)
+
+
+def draw_regions(axes: Axes, owners: Tensor, low: Tensor, high: Tensor, codes: Tensor, xlabel: str, ylabel: str,
+                 title: str) -> None:
+    """Who owns each point of a plane: regions with a black border, their index written inside.
+
+    owners: [X, Y], the index at each point of a regular grid from `low` [2] to `high` [2]; codes: [N, 2], each
+    index's own code, drawn as a small numbered dot.
+    """
+    owners = np.asarray(owners)
+    (x0, y0), (x1, y1) = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
+    step = np.array([(x1 - x0) / (owners.shape[0] - 1), (y1 - y0) / (owners.shape[1] - 1)])
+    corner = np.array([x0, y0]) - step / 2                              # of the first grid point's cell
+    shades = colormaps["viridis"](np.linspace(0, 1, len(codes))) * 0.45 + 0.55  # pale, so that black reads on all
+    axes.imshow(shades[owners].transpose(1, 0, 2), origin="lower", aspect="auto", interpolation="nearest",
+                extent=(corner[0], x1 + step[0] / 2, corner[1], y1 + step[1] / 2))
+    across = [[(x + 1, y), (x + 1, y + 1)] for x, y in np.argwhere(owners[1:] != owners[:-1])]
+    upward = [[(x, y + 1), (x + 1, y + 1)] for x, y in np.argwhere(owners[:, 1:] != owners[:, :-1])]
+    axes.add_collection(LineCollection([corner + step * np.array(edge) for edge in across + upward], colors="black", linewidths=1.6))
+    for place, index in inner_points(owners):
+        axes.text(*(corner + step * (np.array(place) + 0.5)), str(index), fontsize=17, ha="center", va="center")
+    for i, code in enumerate(np.asarray(codes)):
+        axes.plot(*code, "o", markersize=13, color="white", markeredgecolor="black", zorder=4)
+        axes.text(*code, str(i), fontsize=8, ha="center", va="center_baseline", zorder=5)
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+
+
+def inner_points(owners: np.ndarray, least: int = 4) -> list[tuple[tuple[int, int], int]]:
+    """For each connected region of at least `least` cells, the cell furthest from its border, and its index."""
+    found = []
+    for index in np.unique(owners):
+        left = owners == index
+        while left.any():
+            depth, shrunk = np.zeros(left.shape, int), left
+            while shrunk.any():
+                depth, shrunk = depth + shrunk, spread(shrunk, np.logical_and, False)
+            place = np.unravel_index(depth.argmax(), depth.shape)
+            region, before = np.zeros_like(left), -1
+            region[place] = True
+            while region.sum() > before:                                # grow it until it fills its region
+                before, region = region.sum(), spread(region, np.logical_or, False) & left
+            if before >= least:
+                found.append((tuple(map(int, place)), int(index)))
+            left = left & ~region
+    return found
+
+
+def spread(mask: np.ndarray, join, outside: bool) -> np.ndarray:
+    """Each cell joined (by and, by or) with its four neighbours; beyond the edge all cells are `outside`."""
+    padded = np.pad(mask, 1, constant_values=outside)
+    around = [padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]]
+    return join.reduce([mask, *around])

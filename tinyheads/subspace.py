@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tinyheads.errors import SubspaceError
-from tinyheads.heads import SVD, Component, check_place
+from tinyheads.heads import SVD, Component, Head, check_place
 from tinyheads.lists import Prompts
 from tinyheads.model import GPT2
 from tinyheads.stream import Edit, Stream
@@ -43,6 +43,42 @@ def from_components(ov: SVD, components: list[Component]) -> Tensor:
     if not components:
         raise SubspaceError("name one component at least")
     return span(torch.stack([ov.write[c.layer, c.head, c.index] for c in components]))
+
+
+def from_composition(ov: SVD, scores: Tensor, writers: list[Head], readers: list[Head], k: int) -> Tensor:
+    """The k directions [k, D] that readers hear most of what writers say, from weights alone, the loudest first.
+
+    Every component of the writers counts as one vector: its write direction, as long as its scale times its score
+    with the readers (root of the sum of squares); these vectors' principal directions are the subspace. scores:
+    `component_scores(heads, "Q")` [L, H, K, L, H]; ov: `ov_svd(heads)`. Raises HeadError, SubspaceError.
+    """
+    loudness = heard(ov, scores, writers, readers)                     # [W, K]
+    writes = torch.stack([ov.write[w.layer, w.head] for w in writers]) # [W, K, D]
+    basis = span((loudness[..., None] * writes).flatten(0, 1))         # [rank, D]
+    if not 1 <= k <= len(basis):
+        raise SubspaceError(f"what these heads say lies in 1 to {len(basis)} dimensions, not {k}")
+    return basis[:k]
+
+
+def loudest(ov: SVD, scores: Tensor, writers: list[Head], readers: list[Head], n: int) -> list[Component]:
+    """The n components of the writers that the readers hear most, by scale times score. Arguments as above."""
+    loudness = heard(ov, scores, writers, readers)                     # [W, K]
+    if not 1 <= n <= loudness.numel():
+        raise SubspaceError(f"these heads have 1 to {loudness.numel()} components, not {n}")
+    K = loudness.shape[1]
+    return [Component(writers[place // K].layer, writers[place // K].head, place % K)
+            for place in loudness.flatten().argsort(descending=True)[:n].tolist()]
+
+
+def heard(ov: SVD, scores: Tensor, writers: list[Head], readers: list[Head]) -> Tensor:
+    """How loudly the readers hear each component of the writers: its scale times its score over all of them, [W, K]."""
+    L, H, _, _ = ov.write.shape
+    if not writers or not readers:
+        raise SubspaceError("name one writer and one reader at least")
+    for head in [*writers, *readers]:
+        check_place(head.layer, head.head, L, H)
+    score = torch.stack([scores[:, :, :, r.layer, r.head] for r in readers]).norm(dim=0)          # [L, H, K]
+    return torch.stack([(ov.scale * score)[w.layer, w.head] for w in writers])
 
 
 def writes_at_end(model: GPT2, prompts: Prompts, writers: list[str]) -> Tensor:
