@@ -1,4 +1,4 @@
-"""Known circuits, as data to judge predictions by. (The list tasks themselves follow here.)
+"""Known circuits, as data to judge predictions by. (The prompts of the tasks are in lists.py.)
 
 The circuit for indirect object identification, "When Mary and John went to the store, John gave a
 drink to" -> " Mary", was found in GPT-2 124M by running it and patching activations (Wang et al. 2022,

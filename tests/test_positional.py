@@ -1,0 +1,202 @@
+"""Finding who inhibits and who moves, the subspace from weights, what k dimensions carry, and END run alone: on the planted model."""
+
+import numpy as np
+import pytest
+import torch
+
+import tinyheads as th
+from planted import CHANNEL_SCALE, N_ITEMS, laundry_prompts, planted
+from tinyheads import at_end, causal, edit, lists, plots, subspace
+
+
+@pytest.fixture(scope="module")
+def built():
+    return planted()
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    return laundry_prompts(200, seed=4)
+
+
+@pytest.fixture(scope="module")
+def circuit(built):
+    """The planted model's components and their composition with later heads' queries."""
+    heads = th.Heads.of(built.model)
+    return th.ov_svd(heads), th.component_scores(heads, "Q")
+
+
+def accuracy(model, prompts, edits=()):
+    logits = model(prompts.tokens, th.Stream(edits=list(edits)))
+    return lists.correct(logits, prompts).double().mean().item()
+
+
+# --- who inhibits, who moves ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inhibition, mover", [((1, 1), (2, 2)), ((0, 3), (1, 0))])
+def test_heads_are_found_where_they_are_planted(prompts, inhibition, mover):
+    built = planted(th.Head(*inhibition), th.Head(*mover))
+    assert causal.mover_heads(built.model, prompts) == [built.mover]
+    assert causal.inhibition_heads(built.model, prompts, before=built.mover.layer) == [built.inhibition]
+
+
+def test_only_heads_of_earlier_layers_count_and_the_strongest_comes_first(built, prompts):
+    attention = causal.attention_on(built.model, prompts, prompts.mentions)             # [L, H]
+    assert attention.shape == (3, 4)
+    found = causal.inhibition_heads(built.model, prompts, least=0.0)
+    values = [attention[head.layer, head.head].item() for head in found]
+    assert len(found) == 12 and found[0] == built.inhibition and values == sorted(values, reverse=True)
+    assert {head.layer for head in causal.inhibition_heads(built.model, prompts, least=0.0, before=1)} == {0}
+
+
+def test_attention_on_places_is_that_of_a_recorded_run(built, prompts):
+    stream = th.Stream(record=True)
+    built.model(prompts.tokens, stream)
+    expected = stream.patterns["L2"][:, 2, -1].gather(1, prompts.mentions).sum(1).mean()
+    torch.testing.assert_close(causal.attention_on(built.model, prompts, prompts.mentions)[2, 2], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_where_no_head_does_it_the_error_names_the_nearest(built, prompts):
+    weak = th.GPT2(built.model.config, seed=0).requires_grad_(False)
+    with pytest.raises(th.HeadError, match=r"the crossed-off mentions.*0.9.*the most is 0.\d\d, by L\d.H\d"):
+        causal.inhibition_heads(weak, prompts, least=0.9)
+    with pytest.raises(th.HeadError, match="the answer's place in the list"):
+        causal.mover_heads(weak, prompts)
+    with pytest.raises(th.HeadError, match="no head before layer 0"):
+        causal.inhibition_heads(weak, prompts, before=0)
+    with pytest.raises(th.InputError, match="from 0 to 1"):
+        causal.mover_heads(weak, prompts, least=1.5)
+
+
+# --- the subspace from weights ------------------------------------------------------------------------
+
+
+def test_the_loudest_components_and_their_subspace_are_the_planted_channel(built, circuit):
+    ov, scores = circuit
+    found = subspace.from_composition(ov, scores, [built.inhibition], [built.mover], 3)
+    assert subspace.principal_angles(found, built.channel).max() < 2
+    assert set(subspace.loudest(ov, scores, [built.inhibition], [built.mover], 3)) == {th.Component(1, 1, i) for i in range(3)}
+    # With heads that write noise beside it, the channel is still heard loudest, and by its own mover alone.
+    writers = [th.Head(1, h) for h in range(4)]
+    among = subspace.from_composition(ov, scores, writers, [built.mover], 3)
+    assert subspace.principal_angles(among, built.channel).max() < 3
+    deaf = subspace.from_composition(ov, scores, [th.Head(1, 0)], [th.Head(2, 0)], 3)
+    assert subspace.principal_angles(deaf, built.channel).max() > 45
+
+
+def test_how_loud_a_component_is_is_its_scale_times_its_score(built, circuit):
+    ov, scores = circuit
+    readers = [built.mover, th.Head(2, 0)]
+    loudness = subspace.heard(ov, scores, [built.inhibition], readers)                  # [1, K]
+    by_hand = torch.tensor([(CHANNEL_SCALE[i] ** 2 * (scores[1, 1, i, 2, 2] ** 2 + scores[1, 1, i, 2, 0] ** 2)) ** 0.5 for i in range(3)])
+    torch.testing.assert_close(loudness[0, :3], by_hand, rtol=1e-3, atol=0)
+
+
+def test_a_subspace_that_cannot_be_is_refused(built, circuit):
+    ov, scores = circuit
+    with pytest.raises(th.SubspaceError, match="dimensions, not 17"):
+        subspace.from_composition(ov, scores, [built.inhibition], [built.mover], 17)
+    with pytest.raises(th.SubspaceError, match="one writer and one reader"):
+        subspace.from_composition(ov, scores, [], [built.mover], 1)
+    with pytest.raises(th.HeadError, match="L0.H0 to L2.H3"):
+        subspace.from_composition(ov, scores, [built.inhibition], [th.Head(3, 0)], 1)
+    with pytest.raises(th.SubspaceError, match="components, not 0"):
+        subspace.loudest(ov, scores, [built.inhibition], [built.mover], 0)
+
+
+# --- what k dimensions carry ----------------------------------------------------------------------------
+
+
+def test_keeping_the_channel_keeps_the_task_and_removing_it_leaves_chance(built, prompts):
+    writer, end = str(built.inhibition), prompts.end
+    assert accuracy(built.model, prompts, [causal.restrict(built.channel, writer, end, keep=True)]) == 1.0
+    assert accuracy(built.model, prompts, [causal.restrict(built.channel, writer, end, keep=False)]) < 0.35
+    control = subspace.random_subspace(64, 3, seed=9)
+    control = torch.linalg.qr((control - control @ built.channel.T @ built.channel).T).Q.T      # nothing of the channel
+    assert accuracy(built.model, prompts, [causal.restrict(control, writer, end, keep=True)]) < 0.35
+    assert accuracy(built.model, prompts, [causal.restrict(control, writer, end, keep=False)]) == 1.0
+
+
+def test_every_further_dimension_of_the_channel_carries_more(built, prompts):
+    rates = [accuracy(built.model, prompts, [causal.restrict(built.channel[:k], str(built.inhibition), prompts.end)]) for k in (1, 2, 3)]
+    assert rates[0] < rates[1] < rates[2] == 1.0
+
+
+def test_restricting_touches_end_alone_and_keeps_the_mean(built):
+    write = torch.randn(5, 7, 64, generator=torch.Generator().manual_seed(0))
+    before = write.clone()
+    kept, removed = (causal.restrict(built.channel, "L1.H1", 6, keep).change(write) for keep in (True, False))
+    assert torch.equal(write, before) and torch.equal(kept[:, :6], write[:, :6]) and torch.equal(removed[:, :6], write[:, :6])
+    mean = write[:, 6].mean(0)
+    torch.testing.assert_close(kept[:, 6] - mean + removed[:, 6] - mean, write[:, 6] - mean, rtol=0, atol=1e-5)
+    torch.testing.assert_close((removed[:, 6] - mean) @ built.channel.T, torch.zeros(5, 3), rtol=0, atol=1e-5)
+
+
+# --- END alone ---------------------------------------------------------------------------------------------
+
+
+def test_end_alone_gives_what_the_whole_prompt_gives(built, prompts):
+    earlier = at_end.before_end(built.model, prompts)
+    logits, stream = at_end.run_end(built.model, prompts, earlier)
+    whole = th.Stream(record=True)
+    torch.testing.assert_close(logits, built.model(prompts.tokens, whole)[:, -1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(stream.patterns["L2"][:, :, 0], whole.patterns["L2"][:, :, -1], rtol=1e-4, atol=1e-5)
+    again, _ = at_end.run_end(built.model, prompts, earlier)                            # and does so again
+    assert torch.equal(again, logits)
+
+
+def test_steering_end_alone_is_steering_the_whole_prompt(built, prompts):
+    values = torch.randn(200, 3, generator=torch.Generator().manual_seed(1))
+    answers = edit.steered_answers(built.model, prompts, built.channel, values, "L2.attn")
+    change = edit.set_coordinates(built.channel, values, 0)
+    logits, _ = at_end.run_end(built.model, prompts, at_end.before_end(built.model, prompts), [th.Edit("L2.attn", change, of="stream")])
+    assert torch.equal(logits.gather(1, prompts.candidates).argmax(1), answers)
+
+
+def test_copies_stand_one_after_another(built):
+    few = laundry_prompts(3, seed=5)
+    earlier = at_end.before_end(built.model, few)
+    once, _ = at_end.run_end(built.model, few, earlier)
+    thrice, stream = at_end.run_end(built.model, few, earlier, copies=3)
+    torch.testing.assert_close(thrice, once.repeat_interleave(3, dim=0), rtol=1e-4, atol=1e-5)
+    assert stream.patterns["L1"].shape == (9, 4, 1, 2 * N_ITEMS) and earlier.length == 2 * N_ITEMS - 1
+
+
+# --- the figures -------------------------------------------------------------------------------------------
+
+
+def test_each_region_is_labelled_inside_itself_and_clear_of_what_is_taken():
+    owners = np.zeros((9, 9), int)
+    owners[:, 5:] = 1
+    owners[0, 0] = 2                                                                     # too small for a label
+    owners[7:, :2] = 1                                                                   # a second region of index 1
+    taken = np.zeros_like(owners, bool)
+    taken[3:6, 6:8] = True
+    places = plots.inner_points(owners, taken, least=4)
+    assert sorted(index for _, index in places) == [0, 1, 1]
+    for place, index in places:
+        assert owners[place] == index and not taken[place]
+
+
+def test_regions_and_clouds_write_every_index():
+    figure, axes = plots.new_figure(4, 3)
+    owners = torch.zeros(10, 10, dtype=torch.int64)
+    owners[5:] = 1
+    owners[:, 8:] = -1
+    codes = torch.tensor([[0.1, 0.1], [0.9, 0.1]])
+    plots.draw_regions(axes[0, 0], owners, torch.zeros(2), torch.ones(2), codes, "x", "y", "title")
+    assert sorted(text.get_text() for text in axes[0, 0].texts) == ["0", "0", "1", "1", "none"]
+    for text in axes[0, 0].texts:
+        x, y = text.get_position()
+        assert text.get_text() == ("none" if y > 0.8 else "0" if x < 0.5 else "1")
+    figure, axes = plots.new_figure(4, 3, subplot_kw={"projection": "3d"})
+    points, index = torch.randn(30, 3, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 3
+    plots.draw_clouds(axes[0, 0], points, index, "title")
+    assert [text.get_text() for text in axes[0, 0].texts] == ["0", "1", "2"]
+
+
+def test_lines_can_start_at_one():
+    figure, axes = plots.new_figure(4, 3)
+    plots.draw_lines(axes[0, 0], {"a": torch.tensor([0.1, 0.2])}, "k", "rate", start=1)
+    assert axes[0, 0].lines[0].get_xdata().tolist() == [1, 2]

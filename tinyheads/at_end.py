@@ -1,0 +1,39 @@
+"""END alone, again and again: what stands before it is run once.
+
+An edit at the last token changes nothing before it, since no position looks ahead. So the keys and values of all
+earlier tokens are kept (`Cache`), and each edited run is of one token: as many times faster as a prompt is long.
+
+    earlier = before_end(model, prompts)
+    logits, stream = run_end(model, prompts, earlier, [Edit("L1.attn", set_coordinates(basis, code, 0), of="stream")])
+
+In such a run END is position 0: of edits, of writes and reads [B, 1, D], of patterns' queries [B, H, 1, T].
+"""
+
+import torch
+from torch import Tensor
+
+from tinyheads.lists import Prompts
+from tinyheads.model import GPT2, Cache
+from tinyheads.stream import Edit, Stream
+
+
+@torch.no_grad()
+def before_end(model: GPT2, prompts: Prompts) -> Cache:
+    """Keys and values of all tokens before END, to be given to `run_end` any number of times."""
+    cache = Cache()
+    model(prompts.tokens[:, :-1], cache=cache)
+    return cache
+
+
+@torch.no_grad()
+def run_end(model: GPT2, prompts: Prompts, earlier: Cache, edits: list[Edit] | tuple = (), copies: int = 1) -> tuple[Tensor, Stream]:
+    """Run END with some edits: logits [B, V], and the stream of this one token, recorded. `earlier` stays as it is.
+
+    copies: each prompt that many times, one after another, [B * copies, ...]: for trying as many values on each.
+    """
+    kept = {layer: tuple(x.repeat_interleave(copies, dim=0) for x in pair) if copies > 1 else pair
+            for layer, pair in earlier.kept.items()}
+    stream = Stream(record=True, edits=edits)
+    end = prompts.tokens[:, -1:].repeat_interleave(copies, dim=0)                    # [B * copies, 1]
+    logits = model(end, stream, Cache(kept, earlier.length))                         # [B * copies, 1, V]
+    return logits[:, 0], stream
