@@ -2,7 +2,7 @@
 
 Read the modules in this order: config, checkpoint (with array_file, safetensors_file,
 tensorflow_bundle, crc32c), download, tokenizer, stream, model, attribution, heads, composition, channels,
-tasks, plots. Each opens with its idea, and needs only those before it.
+tasks (a known circuit), lists (prompts, with words), subspace, causal, edit, repair, plots. Each opens with its idea, and needs only those before it.
 """
 
 from tinyheads.attribution import logit_attribution
@@ -13,7 +13,9 @@ from tinyheads.config import OPENAI_SIZES, GPT2Config
 from tinyheads.download import download
 from tinyheads.errors import (CheckpointError, ConfigError, DownloadError, HeadError, InputError, StreamError,
                               SubspaceError, TaskError, TinyheadsError, TokenizerError)
+from tinyheads.edit import edit_output
 from tinyheads.heads import (SVD, Component, Head, Heads, block_of, degenerate_blocks, load_heads, ov_svd, qk_svd)
+from tinyheads.lists import Prompts, ioi, laundry_list, ordinal_recall
 from tinyheads.model import GPT2, Cache, load, save
 from tinyheads.stream import Edit, Stream, pattern_names, read_names, write_names
 from tinyheads.tasks import IOI_CIRCUIT, circuit_auc

@@ -1,0 +1,122 @@
+"""Mending a channel for good: what should a head write into a subspace, so that later heads read it rightly?
+
+A head's write is left as it is outside a subspace; inside, its coordinates c become c @ M (see `edit.py`). Here
+M, k x k numbers a head, is fitted on a few hundred prompts with known answers. Everything else is frozen:
+
+    loss = cross-entropy of the answer among the candidates, on what should get better
+         + `hold` * KL divergence from the model as it was, on what should stay as it is
+
+While M is fitted it acts in the stream, as an `Edit` of each head's write, so that gradients reach it; then it
+is put into the weights by `edit_output`, which does the same for every prompt. No answer is given any more.
+Axes: B prompt, T position, V vocabulary, D d_model, k dimension of the subspace.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tinyheads.edit import WeightEdit, edit_output
+from tinyheads.errors import SubspaceError, TaskError
+from tinyheads.heads import Head, check_place
+from tinyheads.lists import Prompts
+from tinyheads.model import GPT2
+from tinyheads.progress import Progress
+from tinyheads.stream import Edit, Stream
+from tinyheads.subspace import check_basis
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What a fit found: a matrix M [k, k] for each head, inside the subspace `basis` [k, D], and the loss it took.
+
+    loss: at every step, before it.
+    """
+
+    basis: Tensor
+    matrices: dict[Head, Tensor]
+    loss: tuple[float, ...]
+
+    def edits(self) -> list[Edit]:
+        """The repair as edits of the stream, to try it without touching a weight: Stream(edits=repair.edits())."""
+        return [Edit(str(head), transform_coordinates(self.basis, M)) for head, M in self.matrices.items()]
+
+    def apply(self, model: GPT2) -> list[WeightEdit]:
+        """Put the repair into the model's weights, in place, and say what was changed. Raises HeadError, SubspaceError."""
+        return [edit_output(model, head, self.basis, M) for head, M in self.matrices.items()]
+
+
+def transform_coordinates(basis: Tensor, M: Tensor):
+    """A change of a write [B, T, D], at every position: its coordinates c in the subspace become c @ M."""
+    return lambda write: write + (write @ basis.T) @ (M - torch.eye(len(M)).to(M)) @ basis
+
+
+def fit_repair(model: GPT2, heads: list[Head], basis: Tensor, improve: list[Prompts], keep: list[Prompts | Tensor] = (),
+               hold: float = 1.0, steps: int = 120, rate: float = 0.03) -> Repair:
+    """Fit each head's M by gradient descent (Adam, the rate falling to 0 as a cosine). The model is left as it is.
+
+    improve: batches of prompts to answer better, one of them a step, in turn; keep: batches on which the model
+    should go on as before: of prompts, at END, or plain text as tokens [B, T], everywhere; hold: their weight.
+    Starts from M = 1, so there is no seed: the same prompts give the same repair. Raises HeadError, TaskError,
+    SubspaceError.
+    """
+    check_fit(model, heads, basis, improve, steps, rate, hold)
+    with torch.no_grad():
+        before = [log_probabilities(model, batch, []) for batch in keep]
+    matrices = {head: torch.eye(len(basis), requires_grad=True) for head in heads}
+    optimiser = torch.optim.Adam(matrices.values(), lr=rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    losses = []
+    with Progress("fitting the repair", steps, "steps") as bar, torch.enable_grad():
+        for step in range(steps):
+            edits = Repair(basis, matrices, ()).edits()
+            prompts = improve[step % len(improve)]
+            logits = model(prompts.tokens, Stream(edits=edits))[:, prompts.end]                    # [B, V]
+            loss = F.cross_entropy(logits.gather(1, prompts.candidates), prompts.index)
+            for batch, target in zip(keep, before):
+                now = log_probabilities(model, batch, edits)
+                loss = loss + hold * F.kl_div(now, target, log_target=True, reduction="none").sum(-1).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            losses.append(loss.item())
+            bar.add()
+    found = {head: M.detach() for head, M in matrices.items()}
+    if not all(M.isfinite().all() for M in found.values()):
+        raise SubspaceError(f"the fit diverged (loss {losses[-1]}); a rate below {rate} may help")
+    return Repair(basis, found, tuple(losses))
+
+
+def log_probabilities(model: GPT2, batch: Prompts | Tensor, edits: list[Edit]) -> Tensor:
+    """The log-probabilities of the next token: at END of prompts [B, V], or everywhere in a text [B, T, V]."""
+    stream = Stream(edits=edits)
+    logits = model(batch, stream) if isinstance(batch, Tensor) else model(batch.tokens, stream)[:, batch.end]
+    return logits.log_softmax(dim=-1)
+
+
+@torch.no_grad()
+def perplexity(model: GPT2, tokens: Tensor) -> float:
+    """exp of the mean cross-entropy of each next token of texts [B, T]."""
+    logits = model(tokens)[:, :-1]                                                                  # [B, T - 1, V]
+    return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).exp().item()
+
+
+def check_fit(model: GPT2, heads: list[Head], basis: Tensor, improve: list[Prompts], steps: int, rate: float,
+              hold: float) -> None:
+    """Raise HeadError, SubspaceError or TaskError for a fit that could not be made, or would do nothing."""
+    for head in heads:
+        check_place(head.layer, head.head, model.config.n_layer, model.config.n_head)
+    if not heads or len(set(heads)) < len(heads):
+        raise SubspaceError("name one head at least, and each only once")
+    check_basis(basis, model.config.n_embd)
+    if not improve:
+        raise TaskError("give one batch of prompts at least to improve on")
+    if type(steps) is not int or steps < 1 or not 0 < rate < float("inf") or not 0 <= hold < float("inf"):
+        raise SubspaceError(f"steps must be a whole number from 1, rate above 0 and hold from 0, not {steps!r}, {rate!r}, {hold!r}")
+    for head in heads:
+        K = model.config.d_head
+        W_O = model.h[head.layer].attn.c_proj.weight[head.head * K:(head.head + 1) * K]              # [K, D]
+        if (W_O @ basis.T).norm() < 1e-6 * W_O.norm().clamp_min(1e-12):
+            raise SubspaceError(f"{head} writes nothing in this subspace: no repair there would do anything")
