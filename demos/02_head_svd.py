@@ -99,7 +99,11 @@ if checkpoint and "wpe.weight" in checkpoint:
 
 # %%
 component = th.Component.parse(arguments.component)
-if checkpoint and "wte.weight" in checkpoint and component.layer < L and component.head < H and component.index < K:
+if component.layer >= L or component.head >= H or component.index >= K:
+    strongest = int(ov.scale[..., 0].argmax())
+    say(f"there is no {component} here; looking at the strongest component in its place")
+    component = th.Component(strongest // H, strongest % H, 0)
+if checkpoint and "wte.weight" in checkpoint:
     tokenizer = th.load_tokenizer(arguments.model or name)
     wte = torch.from_numpy(checkpoint["wte.weight"].copy())         # [V, D]
     read = F.layer_norm(wte, (D,)) @ ov.read[component.layer, component.head, component.index]    # [V]
@@ -108,7 +112,7 @@ if checkpoint and "wte.weight" in checkpoint and component.layer < L and compone
             for which, along in [("reads", read), ("writes", write)] for sign, sign_ in [("+", 1), ("-", -1)]]
     say(table(rows, [str(component), "", "tokens furthest along"]))
 else:
-    say(f"{component} in words: not shown, for want of a token embedding (wte) or of such a component")
+    say(f"{component} in words: not shown, for want of a token embedding (wte)")
 
 # %%
 results = [Result("2 spectra", f"effective rank of OV from {rank.min():.0f} (L{narrow // H}.H{narrow % H}) to {rank.max():.0f} "

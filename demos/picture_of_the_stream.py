@@ -1,4 +1,4 @@
-"""Draws demos/picture_of_the_stream.png, the README's picture: a mover head reads what an inhibition head wrote."""
+"""Draws demos/pictures/stream.png, the README's picture: a mover head reads what an inhibition head wrote."""
 
 from pathlib import Path
 
@@ -49,4 +49,4 @@ panel.text(4.4, 0.9, "embed", fontsize=9)
 panel.text(17.8, 0.9, "unembed", fontsize=9, ha="right")
 arrow((5.9, 1.0), (16.0, 1.0), width=1)
 panel.text(11.0, 0.5, "layers 0 to 11", fontsize=9, ha="center")
-plots.save_figure(figure, Path(__file__).with_suffix(".png"), dpi=110)
+plots.save_figure(figure, Path(__file__).parent / "pictures" / "stream.png", dpi=110)

@@ -1,6 +1,6 @@
 """Run every numbered demo on the best weights there are: the paper's story in one table and one sheet of figures.
 
-    python demos/reproduce.py [--model NAME_OR_PATH] [--out FOLDER]
+    python demos/reproduce.py [--model NAME_OR_PATH] [--out FOLDER] [--only 145]
 
 Without --model each demo takes the best it can use: a whole model to run, OpenAI's attention weights to
 read. The table also goes to `out/results.json`, the figures together to `out/contact_sheet.png`.
@@ -26,8 +26,8 @@ CLAIMS = {  # of Merullo et al. 2024, by demo
     "6": "Accuracy falls as items crowd that space; setting it, or editing weights along it, repairs it.",
 }
 
-arguments = options(__doc__.split("\n")[0])
-demos = sorted(Path(__file__).parent.glob("[0-9][0-9]_*.py"))
+arguments = options(__doc__.split("\n")[0], ("--only", "123456", "the demos to run, by number (default: %(default)s)"))
+demos = [demo for demo in sorted(Path(__file__).parent.glob("0[0-9]_*.py")) if demo.name[1] in arguments.only]
 out = Path(arguments.out)
 results, start = [], time.perf_counter()
 for demo in demos:
@@ -45,7 +45,7 @@ figures = [Path(figure) for figure in dict.fromkeys(result.figure for result in 
 sheet = plots.save_figure(plots.contact_sheet(figures), out / "contact_sheet.png")
 
 say("\n===== summary =====")
-for number, claim in CLAIMS.items():
+for number, claim in ((number, claim) for number, claim in CLAIMS.items() if number in arguments.only):
     say(f"\n{number}. {claim}")
     for result in (result for result in results if result.chapter.startswith(number)):
         say(f"   - {result.chapter[2:]}: {result.measured}\n     [{result.model}; {result.sample}; {Path(result.figure).name}]")
