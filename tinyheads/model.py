@@ -258,9 +258,14 @@ def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = Fa
                               f"first; it has {checkpoint.names[:6]} ... ({len(checkpoint.names)} in all). For heads "
                               f"alone, load_heads is enough")
     model = GPT2(checkpoint.config, seed=None)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.data = torch.from_numpy(np.array(checkpoint[name]))  # a copy: the file's map is read-only
+    # The file's map is read-only: copy it, into one buffer, since fresh memory for each tensor costs as much again.
+    buffer = np.empty(sum(parameter.numel() for parameter in model.parameters()), dtype=np.float32)
+    start = 0
+    for name, parameter in model.named_parameters():
+        part = buffer[start:start + parameter.numel()].reshape(parameter.shape)
+        part[...] = checkpoint[name]
+        parameter.data = torch.from_numpy(part)
+        start += parameter.numel()
     return model.requires_grad_(False).to(device)
 
 

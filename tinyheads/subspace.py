@@ -122,7 +122,9 @@ def principal_components(means: Tensor, k: int) -> Tensor:
     """The k directions [k, D] along which mean writes [N, D] differ most. At most N - 1 of them exist."""
     if not 1 <= k <= min(len(means) - 1, means.shape[1]):
         raise SubspaceError(f"{len(means)} means differ along 1 to {min(len(means) - 1, means.shape[1])} directions, not {k}")
-    return torch.linalg.svd(means - means.mean(dim=0), full_matrices=False).Vh[:k]
+    basis = torch.linalg.svd(means - means.mean(dim=0), full_matrices=False).Vh[:k]
+    largest = basis.gather(1, basis.abs().argmax(dim=1, keepdim=True))              # [k, 1]
+    return basis * largest.sign()                       # an SVD leaves the sign open: the largest entry is positive
 
 
 def random_subspace(D: int, k: int, seed: int) -> Tensor:

@@ -27,6 +27,7 @@ from tinyheads.tokenizer import END_OF_TEXT, SPLIT, byte_alphabet
 
 CONTEXT = 128
 LENGTHS = range(2, 21)
+BY_HAND = "## Over seeds"
 OTHER_WORDS = ("To : . , Done Still to the The one is When After While Then and went were at gave a found took from "
                "Then").split()
 
@@ -252,7 +253,10 @@ def main() -> None:
     seconds, model = time.time() - start, model.cpu()
     th.save(model, arguments.out, tokenizer)
     found = figures(model, tokenizer)
-    (arguments.out / "README.md").write_text(readme(arguments, model, seconds, found))
+    page = arguments.out / "README.md"
+    old = page.read_text() if page.exists() else ""
+    by_hand = old[old.index(BY_HAND):] if BY_HAND in old else ""  # what was written below the figures is kept
+    page.write_text(readme(arguments, model, seconds, found) + (f"\n{by_hand}" if by_hand else ""))
     print(f"{found}saved in {arguments.out}")
 
 
