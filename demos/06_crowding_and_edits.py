@@ -75,13 +75,8 @@ if not long:
 
 # %%
 few = laundry(100 if small else 8, 5, seed=seed + 1)
-stream = th.Stream(record=True)
-with torch.no_grad():
-    model(few.tokens, stream)
-on_mentions = torch.stack([stream.patterns[f"L{layer}"][:, :, few.end].gather(2, few.mentions[:, None].expand(-1, H, -1))
-                           .sum(-1).mean(0) for layer in range(L)])                      # [L, H]
-on_answer = torch.stack([stream.patterns[f"L{layer}"][:, :, few.end].gather(2, few.positions[:, None].expand(-1, H, -1))
-                         .gather(2, few.index[:, None, None].expand(-1, H, 1)).mean((0, 2)) for layer in range(L)])  # [L, H]
+on_mentions = causal.attention_on(model, few, few.mentions)                             # [L, H]
+on_answer = causal.attention_on(model, few, few.positions.gather(1, few.index[:, None]))  # [L, H]
 layer = int((on_mentions[:-1] * (on_mentions[:-1] > 0.5)).sum(1).argmax())              # a reader must come behind it
 heads = [th.Head(layer, head) for head in range(H) if on_mentions[layer, head] > 0.5]
 if not heads:

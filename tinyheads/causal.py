@@ -88,11 +88,6 @@ class Attention:
         return self.on_answer - self.on_others
 
 
-def attention_at_end(stream: Stream, prompts: Prompts, reader: Head) -> Attention:
-    """The reader's attention from END to the list's items, out of a recorded run."""
-    return attention_to_items(stream.patterns[f"L{reader.layer}"][:, reader.head, prompts.end], prompts)
-
-
 def attention_to_items(pattern: Tensor, prompts: Prompts) -> Attention:
     """What END's attention [B, T] gives to the answer's place, and to the other items' places."""
     on_items = pattern.gather(1, prompts.positions)                                 # [B, N]

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from tinyheads.composition import MODES, lengths_read, nonzero, reader_rows
 from tinyheads.errors import HeadError
-from tinyheads.heads import Component, Head, Heads, block_of, check_place, degenerate_blocks, one_thread, ov_svd
+from tinyheads.heads import SVD, Component, Head, Heads, block_of, check_place, degenerate_blocks, one_thread, ov_svd
 from tinyheads.progress import Progress
 
 
@@ -113,8 +113,9 @@ def predict_edges(heads: Heads, mode: str, top: int = 20, reader: Head | str | N
     if reader is not None:
         reader = reader if isinstance(reader, Head) else Head.parse(reader)
         check_place(reader.layer, reader.head, L, H)
-    blocks = degenerate_blocks(ov_svd(heads))
-    directions, rows = whitened_sides(heads, mode)
+    ov = ov_svd(heads)
+    blocks = degenerate_blocks(ov)
+    directions, rows = whitened_sides(heads, mode, ov)
     found = []
     for into in [reader] if reader else [Head(layer, head) for layer in range(1, L) for head in range(H)]:
         if into.layer == 0:
@@ -132,16 +133,16 @@ def predict_edges(heads: Heads, mode: str, top: int = 20, reader: Head | str | N
             for distance, score, component, into in found[:top]]
 
 
-def whitened_sides(heads: Heads, mode: str) -> tuple[Tensor, Tensor]:
+def whitened_sides(heads: Heads, mode: str, ov: SVD) -> tuple[Tensor, Tensor]:
     """What the components write, as unit rows, and what the heads read, each of size 1: both [L, H, K, D], whitened."""
     J = whitening(heads)
-    directions = ov_svd(heads).write @ J
+    directions = ov.write @ J
     return directions / nonzero(directions.norm(dim=-1, keepdim=True)), unit(reader_rows(heads, mode) @ J)
 
 
 def whitened_component_scores(heads: Heads, mode: str) -> Tensor:
     """`component_scores` in the whitened stream: [L, H, K, L, H], from 0 to 1; 0 where not later."""
-    return lengths_read(*whitened_sides(heads, mode))
+    return lengths_read(*whitened_sides(heads, mode, ov_svd(heads)))
 
 
 def distances(scores: Tensor) -> Tensor:

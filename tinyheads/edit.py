@@ -19,6 +19,7 @@ from typing import Callable
 import torch
 from torch import Tensor
 
+from tinyheads.at_end import before_end, run_end
 from tinyheads.errors import SubspaceError
 from tinyheads.heads import Head, check_place
 from tinyheads.lists import Prompts
@@ -117,13 +118,11 @@ def traverse(model: GPT2, prompts: Prompts, basis: Tensor, points: Tensor, where
     Gives (owners [G], weights [G]): attention is averaged over prompts before the largest is taken.
     """
     check_place(reader.layer, reader.head, model.config.n_layer, model.config.n_head)
-    attention = []
+    attention, earlier = [], before_end(model, prompts)
     with Progress("traversing", len(points), "points") as bar:
         for point in points:
-            edit = Edit(where, set_coordinates(basis, point, prompts.end), of="stream")
-            stream = Stream(record=True, edits=[edit])
-            model(prompts.tokens, stream)
-            pattern = stream.patterns[f"L{reader.layer}"][:, reader.head, prompts.end]     # [B, T]
+            _, stream = run_end(model, prompts, earlier, [Edit(where, set_coordinates(basis, point, 0), of="stream")])
+            pattern = stream.patterns[f"L{reader.layer}"][:, reader.head, 0]               # [B, T]
             attention.append(pattern.gather(1, prompts.positions).mean(0))                 # [N]
             bar.add()
     weights, owners = torch.stack(attention).max(dim=1)
