@@ -1,0 +1,162 @@
+"""Checks of Assignment 3: heads to hand in, their scores, and what well-known mistakes make of these."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+import tinyheads as th
+from grading import planted_module, random_int
+
+MODEL = "tiny"              # the model whose heads are handed in beside random ones: a name, or a path
+MODES = "QKV"
+NAMES = ("W_Q", "W_K", "W_V", "W_O")
+HeadDict = dict[str, Tensor]
+
+
+# --- heads to hand in ---------------------------------------------------------------------------------------
+
+
+@lru_cache
+def model_heads() -> HeadDict:
+    """All heads of the bundled model, folded."""
+    return as_dict(th.load_heads(MODEL))
+
+
+def planted_heads(generator: torch.Generator) -> tuple[HeadDict, th.Head, th.Head]:
+    """The planted model's heads, the one that writes the channel, and the one that reads it as its query."""
+    module = planted_module()
+    writer = th.Head(random_int(generator, 0, 1), random_int(generator, 0, 3))
+    reader = th.Head(2, random_int(generator, 0, 3))
+    built = module.planted(writer, reader, seed=random_int(generator, 0, 10_000))
+    return as_dict(th.Heads.of(built.model)), writer, reader
+
+
+def as_dict(heads: th.Heads) -> HeadDict:
+    return {name: getattr(heads, name).contiguous() for name in NAMES}
+
+
+def random_heads(generator: torch.Generator, D: int, K: int, *axes: int) -> HeadDict:
+    """Heads with directions that count more than others, so that no two of them compose alike. axes: L, H, or none."""
+    weight = torch.rand(D, 1, generator=generator) ** 2 + 0.1
+    heads = {name: weight * torch.randn(*axes, D, K, generator=generator) for name in NAMES[:3]}
+    return heads | {"W_O": torch.randn(*axes, K, D, generator=generator) * (weight.T + 0.2)}
+
+
+def one(heads: HeadDict, head: th.Head) -> HeadDict:
+    return {name: W[head.layer, head.head].contiguous() for name, W in heads.items()}
+
+
+def library(heads: HeadDict) -> th.Heads:
+    """All heads as the library's record, in float64."""
+    W = [heads[name].double() for name in NAMES]
+    L, H, D, K = W[0].shape
+    nothing = torch.zeros(L, H, K)
+    config = th.GPT2Config(n_vocab=1, n_ctx=1, n_embd=H * K, n_layer=L, n_head=H)
+    return th.Heads(config, *W, nothing, nothing, nothing, torch.zeros(L, D), folded=True)
+
+
+def pair(w: HeadDict, r: HeadDict) -> th.Heads:
+    """Two heads as a model of two layers of one head."""
+    return library({name: torch.stack([w[name], r[name]])[:, None] for name in NAMES})
+
+
+# --- what the scores are, and what mistakes make of them ----------------------------------------------------
+# Circuits stay in factors (A, B), each [D, K], for A B^T: also those of the mistakes are computed where D is large.
+
+Factors = tuple[Tensor, Tensor]
+
+
+def OV(head: HeadDict) -> Factors:
+    return head["W_V"].double(), head["W_O"].T.double()
+
+
+def QK(head: HeadDict) -> Factors:
+    return head["W_Q"].double(), head["W_K"].double()
+
+
+def turned(factors: Factors) -> Factors:
+    """The transpose."""
+    return factors[1], factors[0]
+
+
+def read_by(head: HeadDict, mode: str) -> Factors:
+    """M_r."""
+    return {"Q": QK(head), "K": turned(QK(head)), "V": OV(head)}[mode]
+
+
+def times(M: Factors, N: Factors) -> Factors:
+    """(A B^T)(C D^T)."""
+    return M[0] @ (M[1].T @ N[0]), N[1]
+
+
+def values_of(M: Factors) -> Tensor:
+    """The singular values [K]."""
+    return torch.linalg.svdvals(torch.linalg.qr(M[0]).R @ torch.linalg.qr(M[1]).R.T)
+
+
+def size(M: Factors) -> Tensor:
+    return values_of(M).norm()
+
+
+def met(w: HeadDict, r: HeadDict, mode: str) -> Factors:
+    return times(OV(w), read_by(r, mode))
+
+
+def plain(w: HeadDict, r: HeadDict, mode: str) -> Tensor:
+    return size(met(w, r, mode)) / (size(OV(w)) * size(read_by(r, mode)))
+
+
+def score(w: HeadDict, r: HeadDict, mode: str) -> float:
+    """By the library; where it is too wide for that, by the formula."""
+    if len(w["W_V"]) > 1000:
+        return plain(w, r, mode).item()
+    return th.composition_scores(pair(w, r), mode)[0, 0, 1, 0].item()
+
+
+OTHER = {"Q": "K", "K": "Q"}
+TOLD = {"Q": "your scores are those of the transposed QK: a key-side read, which is mode \"K\"",
+        "K": "your scores are those of QK as it stands: a query-side read, which is mode \"Q\"; the key's side is QK^T"}
+
+
+def score_mistakes(mode: str) -> list:
+    """What a student's score may be in its place, and what to tell him."""
+    M = lambda r: read_by(r, mode)
+    mistakes = [
+        (lambda w, r, m: plain(w, r, m) ** 2, "this is the score squared: the square root of the norms is missing"),
+        (lambda w, r, m: plain(w, r, m).sqrt(), "this is the root of the score"),
+        (lambda w, r, m: size(met(w, r, m)), "it is not divided by anything: divide by ||OV_w|| ||M_r||"),
+        (lambda w, r, m: size(met(w, r, m)) / size(M(r)), "it is not divided by ||OV_w||"),
+        (lambda w, r, m: size(met(w, r, m)) / size(OV(w)), "it is not divided by ||M_r||"),
+        (lambda w, r, m: size(met(w, r, m)) ** 2 / (size(OV(w)) * size(M(r))),
+         "the norm above the line is squared, those below are not"),
+        (lambda w, r, m: size(met(w, r, m)) / (w["W_V"].norm() * w["W_O"].norm() * M(r)[0].norm() * M(r)[1].norm()),
+         "you divided by the norms of the factors (||W_V|| ||W_O|| and so on); it should be the norms of the products"),
+        (lambda w, r, m: size(met(w, r, m)) / (w["W_V"].norm() * w["W_O"].norm() * size(M(r))),
+         "you divided by ||W_V|| ||W_O||; it should be the norm of their product, ||OV_w||"),
+        (lambda w, r, m: size(met(w, r, m)) / (size(OV(w)) * M(r)[0].norm() * M(r)[1].norm()),
+         "you divided by the norms of M_r's factors; it should be the norm of their product, ||M_r||"),
+        (lambda w, r, m: size(met(w, r, m)) / (w["W_O"].norm() * size(M(r))),
+         "you divided by the norm of the wrong factor, ||W_O||; it should be that of the product, ||OV_w||"),
+        (lambda w, r, m: size(met(w, r, m)) / (size(OV(w)) * M(r)[0].norm()),
+         "you divided by the norm of the wrong factor of M_r; it should be that of the product, ||M_r||"),
+        (lambda w, r, m: size(times(M(r), OV(w))) / (size(OV(w)) * size(M(r))),
+         "the product is the wrong way round, M_r OV_w: the writer comes first, OV_w M_r, in row vectors"),
+        (lambda w, r, m: size(times(turned(OV(w)), M(r))) / (size(OV(w)) * size(M(r))),
+         "the writer's OV is transposed: what it writes is on W_O's side"),
+        (lambda w, r, m: plain(r, w, m), "writer and reader are exchanged"),
+        (lambda w, r, m: values_of(met(w, r, m))[0] / (size(OV(w)) * size(M(r))),
+         "above the line is the largest singular value (torch's matrix norm with ord=2); the Frobenius norm is asked "
+         "for"),
+        (lambda w, r, m: values_of(met(w, r, m))[0] / (values_of(OV(w))[0] * values_of(M(r))[0]),
+         "your norms are the largest singular values (ord=2); the Frobenius norm is asked for"),
+        (lambda w, r, m: (w["W_O"].double() @ M(r)[0]).norm() / (w["W_O"].norm() * M(r)[0].norm()),
+         "this compares W_O with one factor of M_r; the score is of the whole circuits, OV_w and M_r")]
+    if mode in OTHER:
+        return [(lambda w, r, m: plain(w, r, OTHER[m]), TOLD[mode]), *mistakes]
+    return [(lambda w, r, m: size(times(OV(w), turned(OV(r)))) / (size(OV(w)) * size(OV(r))),
+             "the reader's OV is transposed: it reads with W_V, so that M_r = W_V W_O"), *mistakes]
+
+
+def numbers(mistakes: list) -> list:
+    return [((lambda *args, wrong=wrong: float(wrong(*args))), message) for wrong, message in mistakes]

@@ -1,0 +1,130 @@
+"""Checks of 4.5 and 4.7: components taken away while the model runs, and what weights and runs both point at."""
+
+import torch
+
+import slips_4 as slips
+import tinyheads as th
+from grading import Call, Model, Wrong, close, planted_module, random_int, same_shape
+from inputs_4 import MODEL, circuit, lazily, lists_of, loaded, number_rows, once, planted_case
+from tinyheads import causal
+
+SEE = "the handout, "
+
+
+# --- 4.5 the inhibition score -----------------------------------------------------------------------------------
+
+
+def calls_scores(generator):
+    model = th.load(MODEL)
+    calls = []
+    for how, n_items, rank in [("mean", 5, 0), ("zero", 6, 1)]:
+        prompts = lists_of(generator, 16, n_items)
+        writers, reader = circuit(model, prompts)
+        calls.append(Call((Model(MODEL), prompts, writers[min(rank, len(writers) - 1)], reader, how)))
+    built, prompts = planted_case(generator, 24)
+    return [*calls, Call((Model(built.model), prompts, built.inhibition, built.mover, "mean"))]
+
+
+@once
+def right_scores(model, prompts, writer, reader, how):
+    return causal.inhibition_scores(model, prompts, th.ov_svd(th.Heads.of(model)), writer, reader, how)
+
+
+def check_scores(number: int):
+    def check(calls, outputs):
+        output, args = outputs[number], calls[number].args
+        _, _, writer, _, how = args
+        close(output, right_scores(args), 1e-3, lazily(slips.score_mistakes, args),
+              f"the scores of {writer} by {how} removal",
+              SEE + '"Preference and inhibition score"')
+    return check
+
+
+def planted_scores(calls, outputs):
+    check_scores(2)(calls, outputs)
+    found = outputs[2]
+    if not (found[:3].min() > 0.01 and found[3:].abs().max() < 0.001):
+        raise Wrong(f"a model was built by hand whose writer has three components that matter, the first three; your "
+                    f"scores are {found.tolist()}")
+
+
+def shape_scores(calls, outputs):
+    for call, output in zip(calls, outputs):
+        same_shape(output, [call.args[0].load().config.d_head], "component", "the scores")
+
+
+# --- 4.7 what both weights and intervention point at --------------------------------------------------------------
+
+
+def calls_channel(generator):
+    """n is chosen where neither order has a near tie at the n-th place, on which rounding would decide."""
+    calls = []
+    model = th.load(MODEL)
+    found_on, tested_on = lists_of(generator, 16, 5), lists_of(generator, 16, 5)
+    writers, reader = circuit(model, found_on)
+    built, planted_prompts = planted_case(generator, 24)
+    others = [th.Head(built.inhibition.layer,
+                      head) for head in range(built.model.config.n_head) if head != built.inhibition.head][:1]
+    for each, found_on, tested_on, writers, reader in [
+            (Model(MODEL), found_on, tested_on, writers[:2], reader),
+            (Model(built.model), planted_prompts, planted_module().laundry_prompts(20, random_int(generator, 0, 10**6)),
+             [*others, built.inhibition], built.mover)]:
+        both = slips.both_scores(each.load(), found_on, writers, reader)
+        ordered = [scores.sort(descending=True).values for scores in both]
+        gaps = torch.stack([(s[1:6] - s[2:7]) / s[0].abs() for s in ordered]).amin(0)        # behind the 2nd to the 6th
+        some = torch.tensor([bool(slips.chosen_by(*both, writers, n)) for n in range(2, 7)])
+        calls.append(Call((each, found_on, tested_on, writers, reader, 2 + int((gaps + some).argmax()))))
+    return calls
+
+
+@once
+def right_choice(model, found_on, tested_on, writers, reader, n):
+    """(predicted, measured, the right choice)."""
+    predicted, measured = slips.both_scores(model, found_on, writers, reader)
+    return predicted, measured, slips.chosen_by(predicted, measured, writers, n)
+
+
+def three_things(output: object) -> tuple[list[tuple], object, object]:
+    """A submission's (chosen, before, after)."""
+    if not isinstance(output, (tuple, list)) or len(output) != 3:
+        raise Wrong("the result should be three things: (chosen, before, after)")
+    return number_rows(output[0], ("layer", "head", "component")), output[1], output[2]
+
+
+def check_chosen(number: int):
+    def check(calls, outputs):
+        found, _, _ = three_things(outputs[number])
+        args = calls[number].args
+        predicted, measured, wanted = right_choice(args)
+        if found == wanted:
+            return
+        if sorted(found) == sorted(wanted):
+            raise Wrong("the components are the right ones; put the one with the highest composition first")
+        for wrong, message in slips.choice_mistakes(*loaded(args), predicted, measured):
+            if sorted(found) == sorted(wrong()):
+                raise Wrong(f"{message}. See {SEE}exercise 7")
+        raise Wrong(f"of the {args[-1]} highest both ways, {len(wanted)} components are in both lists; you give "
+                    f"{len(found)}, "
+                    f"{len(set(found) & set(wanted))} of them rightly. See {SEE}exercise 7")
+    return check
+
+
+def check_cost(number: int):
+    def check(calls, outputs):
+        chosen, before, after = three_things(outputs[number])
+        model, found_on, tested_on, writers, reader, n = loaded(calls[number].args)
+        config = model.config
+        if any(not (0 <= l < config.n_layer and 0 <= h < config.n_head and 0 <= i < config.d_head) for l, h,
+               i in chosen):
+            raise Wrong("some of the chosen components do not exist in this model")
+        cost = model, found_on, tested_on, reader, chosen                           # of what was chosen, right or wrong
+        close(before, causal.preference(model, tested_on, reader, []), 1e-3, lazily(slips.before_mistakes, cost),
+              "before", SEE + "exercise 7")
+        close(after, slips.without(model, tested_on, reader, chosen), 1e-3, lazily(slips.after_mistakes, cost),
+              "after", SEE + "exercise 7")
+    return check
+
+
+def planted_channel(calls, outputs):
+    check_chosen(1)(calls, outputs)
+    check_cost(1)(calls, outputs)

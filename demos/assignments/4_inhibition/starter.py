@@ -1,0 +1,166 @@
+"""Assignment 4: inhibition heads and mover heads. The handout is README.md; hand in this file, filled in.
+
+Axes: B prompt, T position, L layer, H head, D d_model, K d_head, N item of the list, M mention. All counted from 0.
+`prompts` has .tokens [B, T], .positions [B, N], .index [B], .mentions [B, M], .candidates [B, N], .end (an int).
+While you are graded all of tinyheads.causal raises an error, but for what a docstring below says is open.
+"""
+
+import torch
+
+import tinyheads as th
+from tinyheads import causal
+
+torch.set_grad_enabled(False)
+
+
+# --- a worked example -------------------------------------------------------------------------------------
+
+
+def attention_at_end(model, prompts, layer):
+    """Where each head of a layer looks from END, in each prompt: [B, H, T]. (Done for you.)"""
+    stream = th.Stream(record=True)                          # keeps all that is read, written and attended to
+    model(prompts.tokens, stream)
+    pattern = stream.patterns[f"L{layer}"]                   # [B, H, T, T], query by key
+    return pattern[:, :, prompts.end]                        # [B, H, T]
+
+
+def accuracy_without(model, prompts, head):
+    """The share of prompts answered rightly with one head writing nothing. (Done for you: how an edit is used.)"""
+    stream = th.Stream(edits=[th.Edit(str(head), lambda write: torch.zeros_like(write))])
+    logits = model(prompts.tokens, stream)[:, prompts.end]   # [B, V]
+    among_candidates = logits.gather(1, prompts.candidates)  # [B, N]
+    return (among_candidates.argmax(dim=1) == prompts.index).float().mean().item()
+
+
+# --- 4.1 who looks where ------------------------------------------------------------------------------------
+
+
+def where_heads_look(model, prompts):
+    """How much of END's attention each head gives to the mentions, and to the answer: (on_mentions, on_answer).
+
+    Both [L, H]. on_mentions: the sum over a prompt's M mentions; on_answer: the position at which the answer
+    stands in the list. Each is a mean over the B prompts.
+    """
+    raise NotImplementedError("4.1 where_heads_look")
+
+
+# --- 4.2 the strongest of them ------------------------------------------------------------------------------
+
+
+def pick_heads(attention, least, before):
+    """The heads with at least `least`, of the layers 0 to before - 1: a list of pairs (layer, head), strongest first.
+
+    attention: [L, H]; least: a float; before: an int from 0 to L. The list is empty if there is no such head.
+    """
+    raise NotImplementedError("4.2 pick_heads")
+
+
+# --- 4.3 take components out of a write ---------------------------------------------------------------------
+
+
+def remove(write, directions, how, partner):
+    """A head's write without its parts along some directions: a new [B, T, D].
+
+    write: [B, T, D]; directions: k orthonormal rows [k, D]; how: "zero", "mean" or "resample".
+    partner: int64 [B], for "resample": prompt b gets the parts of prompt partner[b], at the same position.
+    """
+    raise NotImplementedError("4.3 remove")
+
+
+# --- 4.4 what a mover prefers -------------------------------------------------------------------------------
+
+
+def preference(pattern, prompts):
+    """Attention on the answer minus attention on the N - 1 other items together, mean over prompts: a float.
+
+    pattern: [B, T], one head's attention at END.
+    """
+    raise NotImplementedError("4.4 preference")
+
+
+# --- 4.5 the inhibition score -------------------------------------------------------------------------------
+
+
+def inhibition_scores(model, prompts, writer, reader, how):
+    """How much the reader's preference owes to each component of the writer: [K], in the order of the SVD.
+
+    writer, reader: th.Head, the reader in a later layer; how: "zero" or "mean". Each component is removed alone, at
+    all positions. Open: th.ov_svd, th.Heads.of; your own functions above; also
+    causal.remove(directions, "L0.H3", how), which gives the Edit that `remove` is for, and
+    causal.attention_to_items(pattern, prompts).preference, which is 4.4.
+    """
+    raise NotImplementedError("4.5 inhibition_scores")
+
+
+# --- 4.6 do two orders agree? -------------------------------------------------------------------------------
+
+
+def rank_correlation(x, y):
+    """Spearman's rank correlation of two lists of numbers [n]: a float. Equal numbers share the mean of their ranks."""
+    raise NotImplementedError("4.6 rank_correlation")
+
+
+# --- 4.7 what both weights and intervention point at -----------------------------------------------------------
+
+
+def channel(model, found_on, tested_on, writers, reader, n):
+    """Components that are among the n highest both ways, and what they are worth: (chosen, before, after).
+
+    found_on, tested_on: two batches of prompts; writers: a list of W th.Head; reader: a th.Head.
+    Of the W * K components of the writers take the n highest by Q-composition with the reader, and the n highest by
+    inhibition score on `found_on` (mean removal).
+    chosen: those in both, as a list of triples (layer, head, component), highest composition first (may be empty);
+    before: the reader's preference on `tested_on`; after: the same with all chosen components removed at once (mean).
+    Open: all of causal, th.component_scores.
+    """
+    raise NotImplementedError("4.7 channel")
+
+
+# --- your own numbers, for the reading questions -----------------------------------------------------------------
+
+
+def main():
+    model, tokenizer = th.load("tiny"), th.load_tokenizer("tiny")
+    prompts = th.laundry_list(tokenizer, 200, 5, seed=1)
+    print(prompts.texts[0])
+    on_mentions, on_answer = where_heads_look(model, prompts)
+    for layer in range(model.config.n_layer):
+        print(f"layer {layer}: on the mentions", " ".join(f"{value:.2f}" for value in on_mentions[layer].tolist()),
+              " on the answer", " ".join(f"{value:.2f}" for value in on_answer[layer].tolist()))
+    later = on_answer.clone()
+    later[0] = -1                                            # a mover must have a layer before it to listen to
+    mover = th.Head(*divmod(int(later.argmax()), model.config.n_head))
+    inhibition = pick_heads(on_mentions, 0.5, mover.layer)
+    print("mover:", mover, " inhibition heads:", *(th.Head(*pair) for pair in inhibition))
+
+    few = th.laundry_list(tokenizer, 100, 5, seed=2)
+    writers = [th.Head(layer, head) for layer in range(mover.layer) for head in range(model.config.n_head)]
+    heads = th.Heads.of(model)
+    composition = th.component_scores(heads, "Q")[..., mover.layer, mover.head]                     # [L, H, K]
+    predicted = torch.stack([composition[w.layer, w.head] for w in writers])                        # [W, K]
+    for how in ("zero", "mean"):
+        measured = torch.stack([inhibition_scores(model, few, w, mover, how) for w in writers])     # [W, K]
+        print(f"{how} removal: rank correlation {rank_correlation(predicted.flatten(), measured.flatten()):.2f}; "
+              f"highest:")
+        for place in measured.flatten().topk(5).indices.tolist():
+            w, i = writers[place // measured.shape[1]], place % measured.shape[1]
+            print(f"    {w}.C{i}  composition {predicted.flatten()[place]:.3f}  inhibition score "
+                  f"{measured.flatten()[place]:+.3f}")
+    chosen, before, after = channel(model, few, prompts, writers, mover, 5)
+    print("channel:", *(f"L{l}.H{h}.C{i}" for l, h, i in chosen), f": preference {before:.3f}, without it {after:.3f}")
+
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    pyplot.scatter(predicted.flatten(), measured.flatten())
+    for place in [*measured.flatten().topk(5).indices.tolist(), *predicted.flatten().topk(5).indices.tolist()]:
+        label = f"{writers[place // measured.shape[1]]}.C{place % measured.shape[1]}"
+        pyplot.annotate(label, (predicted.flatten()[place], measured.flatten()[place]), fontsize=7)
+    pyplot.xlabel(f"Q-composition with {mover} (weights)")
+    pyplot.ylabel("inhibition score, mean removal (intervention)")
+    pyplot.savefig("inhibition.png", dpi=120)
+    print("inhibition.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""Assignment 5's checks: the positional subspace of the bundled model, and of a planted one, where it is known exactly.
+
+Expected values come from tinyheads.subspace and .edit, closed forms, and the planted model. Heads are found anew on
+whatever model is bundled. Tolerances: values 1e-3 of the largest, angles 0.1 degrees, rates one prompt.
+"""
+
+import torch
+from torch import Tensor
+
+import slips_5 as slips
+import tinyheads as th
+from grading import Call, Exercise, Model, Part, Wrong, close, same_shape
+from inputs_5 import MODEL, heads_of_model, lazily, once, planted, planted_prompts, some_prompts
+from steering_checks import (calls_draw, calls_test, calls_traverse, check_attention, check_codes, check_control,
+                             check_drawn, check_owners, check_picture, check_rate, planted_test, planted_traverse,
+                             shape_traverse)
+from tinyheads import edit, subspace
+
+SUBSPACE = ("span", "from_components", "from_composition", "loudest", "writes_at_end", "stream_at_end", "index_codes",
+            "mean_by_index",
+            "principal_components", "coordinates", "project", "principal_angles")
+EDIT = ("set_coordinates", "add_coordinates", "scale_coordinates", "swap_coordinates", "at_positions",
+        "steered_answers",
+        "steering_rate", "traverse")
+ALL = (*(f"subspace.{name}" for name in SUBSPACE), *(f"edit.{name}" for name in EDIT))
+OPEN = ("subspace.coordinates", "edit.set_coordinates", "edit.at_positions")
+TEST_OPEN = (*OPEN, "subspace.mean_by_index", "subspace.stream_at_end")
+DRAW_OPEN = (*TEST_OPEN, "edit.traverse", "subspace.index_codes")
+FOUND = 'the handout, "From activations"'
+
+
+def all_but(names: tuple) -> tuple:
+    return tuple(name for name in ALL if name not in names)
+
+
+# --- 5.1 what is written, by place -------------------------------------------------------------------------
+
+
+def calls_write(generator):
+    writers, mover = heads_of_model()
+    built = planted(generator)
+    return [Call((Model(MODEL), some_prompts(generator, 60, 5, th.ordinal_recall), writers)),
+            Call((Model(MODEL), some_prompts(generator, 70, 7), [*writers[:2], mover])),
+            Call((Model(built.model), planted_prompts(generator, 80), [built.inhibition, built.mover]))]
+
+
+@once
+def right_write_of(model, prompts, writers):
+    return right_write(model, prompts, writers)
+
+
+def right_write(model, prompts, writers) -> Tensor:
+    return subspace.mean_by_index(subspace.writes_at_end(model, prompts, [str(w) for w in writers]), prompts.index,
+                                  prompts.positions.shape[1])
+
+
+def check_write(number: int):
+    def check(calls, outputs):
+        output, args = outputs[number], calls[number].args
+        close(output, right_write_of(args), 1e-3, lazily(slips.mean_write, args), "the mean write", FOUND)
+    return check
+
+
+def shape_write(calls, outputs):
+    for call, output in zip(calls, outputs):
+        N, D = call.args[1].positions.shape[1], call.args[0].load().config.n_embd
+        same_shape(output, [N, D], "place d_model", "the mean write")
+
+
+# --- 5.2 the directions along which they differ -----------------------------------------------------------
+
+
+def calls_components(generator):
+    calls = []
+    for N, D, k in [(6, 16, 3), (9, 12, 4)]:
+        directions = torch.linalg.qr(torch.randn(D, N - 1, generator=generator)).Q.T
+        spread = torch.randn(N, N - 1, generator=generator)
+        spread = torch.linalg.qr(spread - spread.mean(0)).Q
+        scale = 6 * 0.7 ** torch.arange(N - 1)                                      # singular values well apart
+        offset = 3 * torch.randn(D, generator=generator)
+        calls.append(Call((spread * scale @ directions + offset, k)))
+    built = planted(generator)
+    prompts = planted_prompts(generator, 300)
+    return [*calls, Call((right_write(built.model, prompts, [built.inhibition]), 3))]
+
+
+def with_signs_of(rows: object, wanted: Tensor) -> object:
+    """A basis with each row's sign turned to that of the row to compare it with."""
+    if not isinstance(rows, Tensor) or rows.shape != wanted.shape or not rows.is_floating_point():
+        return rows
+    sign = (rows * wanted).sum(1, keepdim=True).sign()
+    return rows * torch.where(sign == 0, torch.ones_like(sign), sign)
+
+
+def check_components(number: int):
+    def check(calls, outputs):
+        means, k = calls[number].args
+        wanted = subspace.principal_components(means, k)
+        found = with_signs_of(outputs[number], wanted)
+        same_shape(found, wanted, "k d_model", "the basis")
+        if k and ((means - means.mean(0)) @ found.T).norm() < 1e-3 * means.norm():
+            raise Wrong("the means do not differ along these directions at all: they are those of the smallest "
+                        "variance; take the largest (torch.linalg.eigh sorts upwards)")
+        made = [(with_signs_of(wrong, found), message) for wrong, message in slips.components(means, k)]
+        close(found, wanted, 1e-2, made, "the basis (but for its signs, which are open)", FOUND)
+    return check
+
+
+def orthonormal(calls, outputs):
+    for call, output in zip(calls, outputs):
+        means, k = call.args
+        same_shape(output, [k, means.shape[1]], "k d_model", "the basis")
+        if not (output @ output.T - torch.eye(k)).abs().max() < 1e-3:
+            raise Wrong("the rows are not orthonormal: each should be of length 1 and at right angles to the others")
+
+
+def planted_components(calls, outputs):
+    """The means are those of a planted model: the answer is judged by its angles with the right subspace."""
+    means, k = calls[2].args
+    wanted = subspace.principal_components(means, k)
+    same_shape(outputs[2], [k, means.shape[1]], "k d_model", "the basis")
+    orthonormal(calls[2:], [outputs[2]])
+    angle = subspace.principal_angles(outputs[2].float(), wanted).max().item()
+    if angle > 1:
+        check_components(2)(calls, outputs)
+        raise Wrong(f"in a model built by hand the directions that were planted are known; one of yours is {angle:.0f} "
+                    f"degrees off")
+
+
+# --- 5.3 two subspaces ---------------------------------------------------------------------------------------
+
+
+def calls_angles(generator):
+    frame = lambda D, k: torch.linalg.qr(torch.randn(D, k, generator=generator)).Q.T.contiguous()
+    calls = [Call((frame(12, 3), frame(12, 3))), Call((frame(9, 2), frame(9, 4))), Call((frame(10, 4), frame(10, 3)))]
+    space, turn = frame(11, 3), frame(3, 3)
+    return [*calls, Call((space, (turn @ space).contiguous()))]
+
+
+def check_angles(*numbers: int):
+    def check(calls, outputs):
+        for number in numbers:
+            first, second = calls[number].args
+            wanted, found = subspace.principal_angles(first, second), outputs[number]
+            same_shape(found, wanted, "angle", "the angles")
+            if found.isnan().any():
+                raise Wrong("some angles are nan: by rounding a cosine can be a little above 1, so clamp before the "
+                            "arccos")
+            if (found - wanted).abs().max() > (0.1 if number < 3 else 1.0):
+                same = " (two bases of one and the same subspace)" if number == 3 else ""
+                close(found, wanted, 1e-3, slips.angles(first, second), f"the angles{same}", 'the handout, "Angles"')
+                raise Wrong(f"the angles{same} are {found.tolist()}; they should be {wanted.tolist()}. See the "
+                            f"handout, \"Angles\"")
+    return check
+
+
+# --- 5.4 setting coordinates -----------------------------------------------------------------------------------
+
+
+def calls_setting(generator):
+    calls = []
+    for B, T, D, k, position in [(4, 6, 10, 3, 5), (5, 7, 8, 2, 3)]:
+        basis = torch.linalg.qr(torch.randn(D, k, generator=generator)).Q.T.contiguous()
+        calls.append(Call((torch.randn(B, T, D, generator=generator), basis,
+                           2 * torch.randn(B, k, generator=generator), position)))
+    return calls
+
+
+def check_setting(number: int):
+    def check(calls, outputs):
+        x, basis, values, position = calls[number].args
+        close(outputs[number], edit.set_coordinates(basis, values, position)(x), 1e-3,
+              slips.setting(x, basis, values, position), "x",
+              'the handout, "A subspace"')
+    return check
+
+
+def elsewhere(calls, outputs):
+    for call, output in zip(calls, outputs):
+        x, basis, values, position = call.args
+        same_shape(output, x, "batch position d_model", "x")
+        others = [t for t in range(x.shape[1]) if t != position]
+        if not torch.allclose(output[:, others], x[:, others], atol=1e-5):
+            check_setting(0)(calls, outputs)
+            raise Wrong(f"positions other than {position} were changed; only one is asked for")
+        if torch.equal(output, x):
+            raise Wrong("x came back as it was")
+
+
+def smaller_lists(calls, outputs):
+    check_codes(1)(calls, outputs)
+    check_rate(1)(calls, outputs)
+
+
+EXERCISES = [
+    Exercise("5.1 what is written, by place", "mean_write", 3, calls_write, [
+        Part("one row a place", 0.5, shape_write), Part("recall", 1, check_write(0)),
+        Part("lists of 7, other heads", 1, check_write(1)), Part("a model built by hand", 0.5, check_write(2))],
+        "tinyheads", ALL),
+    Exercise("5.2 the directions along which they differ", "principal_components", 3, calls_components, [
+        Part("orthonormal rows", 0.5, orthonormal), Part("values", 1, check_components(0)),
+        Part("another size", 1, check_components(1)), Part("a model built by hand", 0.5, planted_components)],
+        "tinyheads", ALL),
+    Exercise("5.3 two subspaces", "principal_angles", 2, calls_angles, [
+        Part("equal dimensions", 1, check_angles(0)), Part("other dimensions", 0.5, check_angles(1, 2)),
+        Part("two bases of one subspace", 0.5, check_angles(3))], "tinyheads", ALL),
+    Exercise("5.4 setting coordinates", "set_coordinates", 3, calls_setting, [
+        Part("other positions stay", 0.5, elsewhere), Part("at the last position", 1.5, check_setting(0)),
+        Part("at another position", 1, check_setting(1))], "tinyheads", ALL),
+    Exercise("5.5 walking through it", "traverse", 3, calls_traverse, [
+        Part("shapes", 0.5, shape_traverse), Part("attention", 1, check_attention(0, 1)),
+        Part("owners", 0.5, check_owners(0, 1)), Part("a model built by hand", 1, planted_traverse)],
+        "tinyheads", all_but(OPEN)),
+    Exercise("5.6 the test", "random_index_test", 4, calls_test, [
+        Part("codes", 1, check_codes(0)), Part("the rate", 1, check_rate(0)),
+        Part("the control", 1, check_control(0)), Part("lists of 6, two dimensions", 0.5, smaller_lists),
+        Part("a model built by hand", 0.5, planted_test)], "tinyheads", all_but(TEST_OPEN)),
+    Exercise("5.7 drawing it", "draw_regions", 2, calls_draw, [
+        Part("the data", 1, check_drawn), Part("the figure", 1, check_picture)],
+        "tinyheads", (*all_but(DRAW_OPEN), "plots.draw_regions")),
+]

@@ -1,0 +1,82 @@
+"""What assignment 5 asks about: prompts, a planted model, and the circuit, found anew on whatever model is bundled."""
+
+from functools import lru_cache
+from typing import Callable
+
+import torch
+from torch import Tensor
+
+import tinyheads as th
+from grading import Model, Wrong, planted_module, random_int
+from tinyheads import causal, subspace
+
+MODEL = "tiny"                                     # another model's name or path makes a variant of the assignment
+
+
+def some_prompts(generator: torch.Generator, n: int, n_items: int, kind=th.laundry_list):
+    """Prompts in which every place is the answer's at least once."""
+    while True:
+        prompts = kind(th.load_tokenizer(MODEL), n, n_items, seed=random_int(generator, 0, 10**6))
+        if (torch.bincount(prompts.index, minlength=n_items) > 0).all():
+            return prompts
+
+
+@lru_cache
+def heads_of_model() -> tuple[list[th.Head], th.Head]:
+    """The heads of the bundled model that look at mentions most before the mover, and the mover; no threshold."""
+    model = th.load(MODEL)
+    prompts = th.laundry_list(th.load_tokenizer(MODEL), 60, 5, seed=1)
+    on_answer = causal.attention_on(model, prompts, prompts.positions.gather(1, prompts.index[:, None]))
+    on_answer[0] = -1                                                               # a mover has layers before it
+    mover = th.Head(*divmod(int(on_answer.argmax()), model.config.n_head))
+    return causal.strongest(causal.attention_on(model, prompts, prompts.mentions)[:mover.layer], 0.0, "")[:5], mover
+
+
+def planted(generator: torch.Generator):
+    """A planted model, its two heads at random places."""
+    module = planted_module()
+    H, first = module.CONFIG.n_head, random_int(generator, 0, 1)
+    places = [th.Head(layer, random_int(generator, 0, H - 1)) for layer in (first, random_int(generator, first + 1, 2))]
+    return module.planted(*places, seed=random_int(generator, 0, 10**6))
+
+
+def planted_prompts(generator: torch.Generator, n: int):
+    module = planted_module()
+    while True:
+        prompts = module.laundry_prompts(n, random_int(generator, 0, 10**6))
+        if (torch.bincount(prompts.index, minlength=module.N_ITEMS) > 0).all():
+            return prompts
+
+
+def found_subspace(model, prompts, writers, k: int) -> Tensor:
+    writes = subspace.writes_at_end(model, prompts, [str(writer) for writer in writers])
+    return subspace.principal_components(subspace.mean_by_index(writes, prompts.index, prompts.positions.shape[1]), k)
+
+
+def loaded(args: tuple) -> tuple:
+    """A call's arguments, models loaded."""
+    return tuple(each.load() if isinstance(each, Model) else each for each in args)
+
+
+def several(output: object, names: tuple) -> tuple:
+    """A tuple of that many, or `Wrong`."""
+    if not isinstance(output, (tuple, list)) or len(output) != len(names):
+        raise Wrong(f"the result should be {len(names)} things: ({', '.join(names)})")
+    return tuple(output)
+
+
+def once(function: Callable) -> Callable:
+    """Of a call's arguments: computed once a session, since all submissions of a folder get the same calls."""
+    kept = {}
+
+    def of(args: tuple) -> object:
+        if id(args) not in kept:
+            kept[id(args)] = args, function(*loaded(args))
+        return kept[id(args)][1]
+
+    return of
+
+
+def lazily(mistakes: Callable, args: tuple):
+    """The mistakes of a call's arguments, made only if somebody asks."""
+    yield from mistakes(*loaded(args))

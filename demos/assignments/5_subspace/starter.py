@@ -1,0 +1,169 @@
+"""Assignment 5: the positional subspace. The handout is README.md; hand in this file, filled in.
+
+Axes: B prompt, T position, D d_model, N item of the list, k dimension of the subspace, G grid point. All from 0.
+`prompts` has .tokens [B, T], .positions [B, N], .index [B], .candidates [B, N], .end (an int). Bases: orthonormal rows.
+While you are graded tinyheads.subspace and tinyheads.edit raise an error, but for what a docstring says is open.
+"""
+
+import torch
+
+import tinyheads as th
+from tinyheads import causal, edit, subspace
+
+torch.set_grad_enabled(False)
+
+
+# --- worked examples ----------------------------------------------------------------------------------------
+
+
+def stream_at_end(model, prompts, where):
+    """The stream at END just before a read ("L1.attn", say), in each prompt: [B, D]. (Done for you; use it.)"""
+    seen = []
+
+    def look(x):                                             # [B, T, D]
+        seen.append(x[:, prompts.end])                       # [B, D]
+        return x                                             # unchanged: this edit only looks
+
+    model(prompts.tokens, th.Stream(edits=[th.Edit(where, look, of="stream")]))
+    return seen[0]
+
+
+def head_write_at_end(model, prompts, head):
+    """What one head writes at END, in each prompt: [B, D]. (Done for you.)"""
+    stream = th.Stream(record=True)
+    model(prompts.tokens, stream)
+    return stream.writes[str(head)][:, prompts.end]          # [B, T, D] -> [B, D]
+
+
+def bytes_of(path):
+    """The bytes of a file: uint8 [n]. (Done for you; 5.7 returns its figure with it.)"""
+    with open(path, "rb") as file:
+        return torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
+
+
+# --- 5.1 what is written, by place -----------------------------------------------------------------------------
+
+
+def mean_write(model, prompts, writers):
+    """The heads' mean write at END for each place of the answer: [N, D].
+
+    writers: a list of th.Head. Sum their writes, take out each sum's mean over D, and average over the prompts with
+    the answer at the same place. Every place from 0 to N - 1 occurs.
+    """
+    raise NotImplementedError("5.1 mean_write")
+
+
+# --- 5.2 the directions along which they differ -----------------------------------------------------------------
+
+
+def principal_components(means, k):
+    """The k orthonormal directions [k, D] along which the rows of means [N, D] differ most, the strongest first."""
+    raise NotImplementedError("5.2 principal_components")
+
+
+# --- 5.3 two subspaces -------------------------------------------------------------------------------------------
+
+
+def principal_angles(first, second):
+    """The principal angles between two subspaces, in degrees, smallest first: [min(k, m)].
+
+    first: orthonormal rows [k, D]; second: orthonormal rows [m, D].
+    """
+    raise NotImplementedError("5.3 principal_angles")
+
+
+# --- 5.4 setting coordinates -------------------------------------------------------------------------------------
+
+
+def set_coordinates(x, basis, values, position):
+    """x with other coordinates in the subspace at one position: a new [B, T, D].
+
+    x: [B, T, D]; basis: [k, D]; values: [B, k], the new coordinates for each prompt; position: an int.
+    """
+    raise NotImplementedError("5.4 set_coordinates")
+
+
+# --- 5.5 walking through it --------------------------------------------------------------------------------------
+
+
+def traverse(model, prompts, basis, points, where, reader):
+    """Which item the reader looks at from END, with END at each point: (attention [G, N], owners [G]).
+
+    points: coordinates [G, k], one point after another for all prompts; where: the read before which the stream is
+    changed, "L1.attn" say; reader: a th.Head. attention: the reader's attention from END to each item, mean over
+    prompts; owners: the item that gets most of it, int64.
+    Open: subspace.coordinates, edit.set_coordinates(basis, values, positions), which makes the function for an Edit.
+    """
+    raise NotImplementedError("5.5 traverse")
+
+
+# --- 5.6 the test ---------------------------------------------------------------------------------------------------
+
+
+def random_index_test(model, found_on, tested_on, basis, control, where, target):
+    """Is the subspace positional? (codes, rate, control_codes, control_rate): codes [N, k], rates from 0 to 1.
+
+    found_on: the prompts on which codes are found: the mean coordinates of the stream at END just before `where`, by
+    the answer's place. tested_on: the prompts on which END's coordinates are set (just before `where`) to the code of
+    target[b], and the model's answers are counted. target: int64 [B], places drawn at random for you, a prompt each.
+    basis, control: two subspaces [k, D], each with codes of its own. The same targets serve both.
+    Open: as in 5.5, and subspace.mean_by_index(rows [B, k], index [B], n_items) -> [N, k].
+    """
+    raise NotImplementedError("5.6 random_index_test")
+
+
+# --- 5.7 drawing it ---------------------------------------------------------------------------------------------------
+
+
+def draw_regions(model, found_on, shown_on, basis, where, reader, steps, path):
+    """Draw which item owns which part of the plane, and where the codes lie: (codes, points, owners, picture).
+
+    codes: [N, k]; points: [G, k]; owners: int64 [G]; picture: bytes_of(path), once the figure is saved.
+
+    found_on: prompts for the codes, as in 5.6; shown_on: prompts for the owners, as in 5.5; basis: [k, D], k from 2;
+    steps: points a side, G = steps * steps (the grid is described in the handout); path: the PNG file to write.
+    Open: as in 5.6, and edit.traverse(model, prompts, basis, points, where, reader) -> (owners [G], weights [G]).
+    Draw with matplotlib, without a screen: matplotlib.figure.Figure(), then axes = figure.subplots().
+    """
+    raise NotImplementedError("5.7 draw_regions")
+
+
+# --- your own numbers, for the reading questions ----------------------------------------------------------------
+
+
+def main():
+    model, tokenizer = th.load("tiny"), th.load_tokenizer("tiny")
+    N, H = 5, model.config.n_head
+    seen = th.laundry_list(tokenizer, 200, N, seed=1)
+    answer = seen.positions.gather(1, seen.index[:, None])
+    on_answer = causal.attention_on(model, seen, answer)                          # [L, H]
+    on_answer[0] = -1
+    mover = th.Head(*divmod(int(on_answer.argmax()), H))
+    inhibition = causal.strongest(causal.attention_on(model, seen, seen.mentions)[:mover.layer], 0.0,
+                                  "the mentions")[:5]
+    where = f"L{mover.layer}.attn"
+    print("mover:", mover, " heads that look at the mentions most:", *inhibition, " edits before:", where)
+
+    found = [th.ordinal_recall(tokenizer, 600, N, seed=seed) for seed in (2, 3)]
+    tested = th.laundry_list(tokenizer, 400, N, seed=4)
+    means = [mean_write(model, prompts, inhibition) for prompts in found]
+    print("singular values of the means:",
+          *(f"{value:.2f}" for value in torch.linalg.svdvals(means[0] - means[0].mean(0)).tolist()))
+    basis = principal_components(means[0], 3)
+    random = subspace.random_subspace(model.config.n_embd, 3, seed=5)
+    degrees = lambda other: " ".join(f"{angle:.0f}" for angle in principal_angles(basis, other).tolist())
+    print("principal angles: two samples", degrees(principal_components(means[1], 3)), " with a random subspace",
+          degrees(random))
+
+    target = torch.randint(N, (400,), generator=torch.Generator().manual_seed(6))
+    for k in (1, 2, 3, 4):
+        space, control = principal_components(means[0], k), subspace.random_subspace(model.config.n_embd, k, seed=7)
+        _, rate, _, control_rate = random_index_test(model, found[0], tested, space, control, where, target)
+        print(f"random index, k = {k}: {rate:.2f}, random subspace {control_rate:.2f}, chance {1 / N:.2f}")
+    few = th.laundry_list(tokenizer, 8, N, seed=8)
+    draw_regions(model, found[0], few, basis, where, mover, 25, "regions.png")
+    print("regions.png")
+
+
+if __name__ == "__main__":
+    main()

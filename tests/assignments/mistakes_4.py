@@ -1,0 +1,174 @@
+"""Wrong answers to Assignment 4, each with part of the message that its author gets."""
+
+import inspect
+from typing import Callable
+
+import torch
+
+from mistake import Mistake
+from reference_4 import channel, inhibition_scores, pick_heads, preference, rank_correlation, remove, where_heads_look
+
+
+def slip(function: Callable, right: str, wrong: str) -> str:
+    """A reference function's text with one piece of it exchanged."""
+    text = inspect.getsource(function)
+    if text.count(right) != 1:
+        raise ValueError(f"{function.__name__} holds {right!r} {text.count(right)} times")
+    return text.replace(right, wrong)
+
+
+def copied_for_one_seed(model, prompts):
+    generator = torch.Generator().manual_seed(1)
+    return tuple(torch.rand(2, model.config.n_layer, model.config.n_head, generator=generator))
+
+
+def removed_in_place(write, directions, how, partner):
+    part = write @ directions.T @ directions
+    instead = {"zero": torch.zeros_like(part), "mean": part.mean(0).expand_as(part), "resample": part[partner]}[how]
+    write -= part
+    write += instead
+    return write
+
+
+def without_v(write, directions, how, partner):
+    return write - (write @ directions.T).sum(-1, keepdim=True)
+
+
+def only_the_answer(pattern, prompts):
+    each = torch.arange(len(pattern))
+    return pattern[each, prompts.positions[each, prompts.index]].mean().item()
+
+
+def weights_edited(model, prompts, writer, reader, how):
+    K = model.config.d_head
+    heads = th.Heads.of(model)  # noqa: F821  (the reference's imports are there when it runs)
+    ov = th.ov_svd(heads)  # noqa: F821
+    rows = model.h[writer.layer].attn.c_proj.weight[writer.head * K:(writer.head + 1) * K]
+    whole = measured_preference(model, prompts, reader, [])  # noqa: F821
+    scores = []
+    for v in ov.write[writer.layer, writer.head]:
+        rows -= torch.outer(rows @ v, v)
+        scores.append(whole - measured_preference(model, prompts, reader, []))  # noqa: F821
+    return torch.tensor(scores)
+
+
+def removed_at_end(model, prompts, writer, reader, how):
+    ov = th.ov_svd(th.Heads.of(model))  # noqa: F821
+    scores = []
+    for direction in ov.write[writer.layer, writer.head]:
+        change = causal.remove(direction, str(writer), how).change  # noqa: F821
+
+        def at_end(write):
+            result = write.clone()
+            result[:, prompts.end] = change(write)[:, prompts.end]
+            return result
+
+        runs = [measured_preference(model, prompts, reader, edits) for edits in ([],
+                                                                                 [th.Edit(str(writer),
+                                                                                          at_end)])]  # noqa: F821
+        scores.append(runs[0] - runs[1])
+    return torch.tensor(scores)
+
+
+def from_weights_alone(model, prompts, writer, reader, how):
+    return th.component_scores(th.Heads.of(model), "Q")[writer.layer, writer.head, :, reader.layer,
+                                                        reader.head]  # noqa: F821
+
+
+def random_scores(model, prompts, writer, reader, how):
+    return torch.rand(model.config.d_head)
+
+
+def of_the_numbers(x, y):
+    return torch.corrcoef(torch.stack([x, y]))[0, 1].item()
+
+
+def argsort_once(x, y):
+    return torch.corrcoef(torch.stack([x.argsort().double(), y.argsort().double()]))[0, 1].item()
+
+
+def ties_in_order(x, y):
+    ranks = torch.stack([v.argsort(stable=True).argsort().double() for v in (x, y)])
+    return torch.corrcoef(ranks)[0, 1].item()
+
+
+def nothing_returned(model, found_on, tested_on, writers, reader, n):
+    causal.inhibition_scores(model, found_on, th.ov_svd(th.Heads.of(model)), writers[0], reader)  # noqa: F821
+
+
+LOOK, PICK, REMOVE, PREFER, SCORE, RANK, CHANNEL = "4.1", "4.2", "4.3", "4.4", "4.5", "4.6", "4.7"
+
+MISTAKES = [
+    Mistake("the position before END", LOOK, slip(where_heads_look, "[:, :, prompts.end]", "[:, :, prompts.end - 1]"),
+            "the position before END"),
+    Mistake("END's column", LOOK, slip(where_heads_look, "[:, :, prompts.end]", "[:, :, :, prompts.end]"),
+            "END's column"),
+    Mistake("all positions", LOOK, slip(where_heads_look, "pattern[:, :, prompts.end]", "pattern.mean(2)"),
+            "only END's row counts"),
+    Mistake("softmax over the heads", LOOK, slip(where_heads_look, "pattern[:, :, prompts.end]",
+                                                 "pattern[:, :, prompts.end].softmax(1)"),
+            "a softmax over the heads"),
+    Mistake("place for position", LOOK, slip(where_heads_look, "prompts.positions[each, prompts.index]",
+                                             "prompts.index"),
+            "as if it were a token position"),
+    Mistake("mean over the mentions", LOOK, slip(where_heads_look, "return on_mentions,",
+                                                 "return on_mentions / prompts.mentions.shape[1],"),
+            "to be summed"),
+    Mistake("tables exchanged", LOOK, slip(where_heads_look, "return on_mentions, on_answer",
+                                           "return on_answer, on_mentions"),
+            "in the wrong order"),
+    Mistake("sum over the prompts", LOOK, slip(where_heads_look, ".T).mean(0)", ".T).sum(0)"),
+            "you summed over the prompts"),
+    Mistake("answers copied for one seed", LOOK, copied_for_one_seed, "entries are wrong"),
+    Mistake("weakest first", PICK, slip(pick_heads, "-row[0]", "row[0]"), "the weakest comes first"),
+    Mistake("one layer too many", PICK, slip(pick_heads, "range(before)", "range(min(before + 1, len(attention)))"),
+            "`before` itself is not before"),
+    Mistake("head before layer", PICK, slip(pick_heads, "[(layer, head) for weight", "[(head, layer) for weight"),
+            "layer and head are exchanged"),
+    Mistake("a number in place of a vector", REMOVE, without_v, "it must be multiplied by v first"),
+    Mistake("the whole write to zero", REMOVE, slip(remove, 'return write - part + instead',
+                                                    'return write - (write if how == "zero" else part) + instead'),
+            "the head's whole write is gone"),
+    Mistake("mean over positions", REMOVE, slip(remove, "part.mean(0).expand_as(part)",
+                                                "part.mean(1, keepdim=True).expand_as(part)"),
+            "the mean was taken over the positions"),
+    Mistake("mean over everything", REMOVE, slip(remove, "part.mean(0).expand_as(part)",
+                                                 "part.mean((0, 1)).expand_as(part)"),
+            "over prompts and positions together"),
+    Mistake("mean of the whole write", REMOVE, slip(remove, "part.mean(0)", "write.mean(0)"),
+            "the mean of the whole write"),
+    Mistake("partner's partner", REMOVE, slip(remove, "part[partner]", "part[partner.argsort()]"),
+            "should get that of partner[b]"),
+    Mistake("edited in place", REMOVE, removed_in_place, "changed its argument number 1 in place"),
+    Mistake("the answer alone", PREFER, only_the_answer, "the attention on the answer alone"),
+    Mistake("the answer subtracted, too", PREFER, slip(preference, "2 * on_answer", "on_answer"),
+            "among the items that you subtract"),
+    Mistake("everything else subtracted", PREFER, slip(preference, "on_items)", "1)"), "on everything but the answer"),
+    Mistake("sign of the preference", PREFER, slip(preference, "(2 * on_answer - on_items)",
+                                                   "(on_items - 2 * on_answer)"), "its sign is the opposite"),
+    Mistake("sign of the score", SCORE, slip(inhibition_scores, "return torch", "return -torch"),
+            "the sign is the opposite"),
+    Mistake("what the head reads", SCORE, slip(inhibition_scores, "ov.write", "ov.read"), "ov.read"),
+    Mistake("the reader's components", SCORE, slip(inhibition_scores, "[writer.layer, writer.head]",
+                                                   "[reader.layer, reader.head]"), "the reader's components"),
+    Mistake("the wrong head's write", SCORE, slip(inhibition_scores, "str(writer)",
+                                                  'f"L{writer.layer}.H{(writer.head + 1) % model.config.n_head}"'),
+            "heads count from 0"),
+    Mistake("LayerNorm not folded", SCORE, slip(inhibition_scores, "Heads.of(model)", "Heads.of(model, fold=False)"),
+            "without LayerNorm folded in"),
+    Mistake("the model edited", SCORE, weights_edited, "changed its argument number 1 in place"),
+    Mistake("removed at END alone", SCORE, removed_at_end, "removed at END alone"),
+    Mistake("from weights", SCORE, from_weights_alone, "these are the composition scores"),
+    Mistake("random values", SCORE, random_scores, "entries are wrong"),
+    Mistake("Pearson's correlation", RANK, of_the_numbers, "take that of their ranks"),
+    Mistake("argsort once", RANK, argsort_once, "the argsort of the argsort"),
+    Mistake("ties in order", RANK, ties_in_order, "share the mean of their ranks"),
+    Mistake("chosen and tested on the same prompts", CHANNEL, slip(channel, "return chosen,",
+            "tested_on = found_on; return chosen,"), "judged on tested_on"),
+    Mistake("in either list", CHANNEL, slip(channel, ".tolist()) & set", ".tolist()) | set"), "they should be in both"),
+    Mistake("made-up preferences", CHANNEL, slip(channel, "edits = [", "return chosen, 0.5, 0.5\n    edits = ["),
+            "it is 0.5 and should be"),
+    Mistake("removed to zero", CHANNEL, slip(channel, 'H{head}", "mean")', 'H{head}", "zero")'),
+            "give them their mean"),
+    Mistake("nothing returned", CHANNEL, nothing_returned, "should be three things"),
+]

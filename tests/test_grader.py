@@ -1,0 +1,401 @@
+"""What the autograder must stand: loops, crashes, lies and vandalism in a submission cost that exercise alone."""
+
+import csv
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ASSIGNMENTS = Path(__file__).parents[1] / "demos" / "assignments"
+sys.path.insert(0, str(ASSIGNMENTS))
+
+import grade  # noqa: E402
+import marks  # noqa: E402
+import session as session_module  # noqa: E402
+import values  # noqa: E402
+from comparing import Wrong, close, same_shape  # noqa: E402
+from grading import Call, Exercise, Model, Part, TokenizerOf, agrees, random_model, th  # noqa: E402
+from session import Session, Submission  # noqa: E402
+
+RIGHT = "def triple(x):\n    return 3 * x\n"
+TWO_SIZES = lambda generator: [Call((torch.randn(shape, generator=generator),)) for shape in ((2, 3), (4,))]
+
+
+def exercise(function, factor, **limits):
+    right = lambda x: factor * x
+    parts = [Part("values", 2, agrees(0, right)), Part("another size", 2, agrees(1, right))]
+    return Exercise(f"0.{factor} {function}", function, 4, TWO_SIZES, parts, **limits)
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory):
+    """A file that stands for the grader's own."""
+    file = tmp_path_factory.mktemp("grader") / "answers.txt"
+    file.write_text("expected")
+    return file
+
+
+@pytest.fixture(scope="module")
+def session(guarded):
+    with Session([guarded]) as session:
+        yield session
+
+
+def graded(session, folder, source, beside="", exercises=None, **limits):
+    """A submission whose `double` is `source` and whose `triple` is right: the marks of both, or of these exercises."""
+    file = folder / "submission.py"
+    file.write_text(source + "\n\n" + RIGHT + beside)
+    exercises = exercises or [exercise("double", 2, **limits), exercise("triple", 3)]
+    return marks.grade(session, marks.Assignment(0, folder, exercises), Submission("s", file), 1)
+
+
+HOSTILE = {
+    "an endless loop": ("def double(x):\n    while True:\n        pass", "was stopped after 1 s"),
+    "sleeps": ("import time\ndef double(x):\n    time.sleep(60)", "was stopped after 1 s"),
+    "memory": ("import torch\ndef double(x):\n    return torch.ones(10**9), [torch.ones(10**8) for _ in range(50)]",
+        "more than the 500 MB of memory"),
+    "memory in lists": ("def double(x):\n    return list(range(10**9))", "more than the 500 MB of memory"),
+    "os._exit": ("import os\ndef double(x):\n    os._exit(0)", "ended the process (status 0) before it returned"),
+    "sys.exit": ("import sys\ndef double(x):\n    sys.exit(0)",
+        "SystemExit: 0\n    line 3 of submission.py, in double: sys.exit(0)"),
+    "a crash": ("import ctypes\ndef double(x):\n    ctypes.string_at(0)", "crashed: the process ended by SIGSEGV"),
+    "an exception": ("def double(x):\n    return x[99]", "IndexError: index 99 is out of bounds"),
+    "no such function": ("def duoble(x):\n    return 2 * x",
+        "there is no function 'double' in it; it has duoble, triple"),
+    "too many parameters": ("def double(x, factor):\n    return 2 * x",
+        "TypeError: double() missing 1 required positional argument"),
+    "not implemented": ("def double(x):\n    raise NotImplementedError",
+        "not implemented yet: double raises NotImplementedError"),
+    "endless recursion": ("def double(x):\n    return double(x)", "RecursionError"),
+    "standard input": ("def double(x):\n    return float(input())", "EOFError"),
+    "a large file": ("def double(x):\n    with open('big', 'wb') as f:\n        f.seek(2**28)\n        f.write(b'x')",
+                     "File too large"),
+    "kills the runner": ("import os\ndef double(x):\n    os.kill(os.getppid(), 9)",
+        "ended the grader's runner, or stopped it"),
+    "stops the runner": ("import os\ndef double(x):\n    os.kill(os.getppid(), 19)\n    return 2 * x",
+        "ended the grader's runner, or stopped it"),
+    "the library": ("def double(x):\n    import tinyheads", "tinyheads cannot be imported here"),
+    "the grader": ("def double(x):\n    import grading", "No module named 'grading'"),
+    "the runner's module": ("def double(x):\n    import values", "No module named 'values'"),
+    "None": ("def double(x):\n    2 * x", "is None and should be a torch.Tensor of shape [2, 3]: is a `return` "
+                                          "missing?"),
+    "a list": ("def double(x):\n    return (2 * x).tolist()",
+        "is a list of 2 and should be a torch.Tensor of shape [2, 3]"),
+    "an array": ("def double(x):\n    return 2 * x.numpy()",
+        "is a numpy array of shape [2, 3] and should be a torch.Tensor"),
+    "a function": ("def double(x):\n    return lambda: 2 * x", "is a function and should be a torch.Tensor"),
+    "a class": ("class Odd:\n    pass\ndef double(x):\n    return Odd()",
+        "is a submission.Odd and should be a torch.Tensor"),
+    "complex": ("def double(x):\n    return 2 * x + 0j", "is complex (torch.complex64) and should be real"),
+    "nan": ("def double(x):\n    return 2 * x / 0 * 0", "6 of 6 entries are nan or inf"),
+    "far too much": ("def double(x):\n    return x[:1, :1].expand(10**6, 10**6) if x.dim() == 2 else x.expand(10**9, "
+                     "4)",
+        "is too large: an answer may hold 64 MB"),
+    "nested without end": ("def double(x):\n    a = []\n    a.append(a)\n    return a", "nested more than 20 deep"),
+    "in place": ("def double(x):\n    x *= 2\n    return x", "changed its argument number 1 in place"),
+    "opposite": ("def double(x):\n    return -2 * x", "its sign is the opposite"),
+    "scaled": ("def double(x):\n    return 3 * x", "it is 1.5 times what it should be, everywhere"),
+    "right shape, random": ("import torch\ndef double(x):\n    return torch.randn(x.shape)",
+        "of its entries are wrong; the first, at [0"),
+    "its own result file": ("import os\ndef double(x):\n    open('out_0', 'wb').write(b'junk')\n    os._exit(0)",
+        "what came back cannot be read"),
+    "a pickle": ("import os, pickle\ndef double(x):\n    pickle.dump(x, open('out_0', 'wb'))\n    os._exit(0)",
+        "what came back cannot be read"),
+    "a link": ("import os\ndef double(x):\n    os.symlink('/etc/passwd', 'out_0')\n    os._exit(0)",
+        "what came back cannot be read"),
+    "a fifo": ("import os\ndef double(x):\n    os.mkfifo('out_0')\n    os._exit(0)", "what came back cannot be read"),
+    "a folder": ("import os\ndef double(x):\n    os.mkdir('out_0')\n    os._exit(0)", "what came back cannot be read"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_one_function_does_costs_that_exercise_alone(session, tmp_path, monkeypatch, name):
+    source, says = HOSTILE[name]
+    seconds = 1 if name in ("an endless loop", "sleeps", "stops the runner") else 60
+    if name == "stops the runner":
+        monkeypatch.setattr(session_module, "PATIENCE", 1.0)
+    double, triple = graded(session, tmp_path, source, seconds=seconds, megabytes=500).exercises
+    assert double.points == 0 and says in double.output, double.output
+    assert triple.full, triple.output
+
+
+FINE = {
+    "float64": "def double(x):\n    return 2 * x.double()",
+    "a gradient": "def double(x):\n    x = x.clone().requires_grad_()\n    return 2 * x",
+    "not contiguous": "def double(x):\n    return (2 * x).T.contiguous().T if x.dim() == 2 else 2 * x",
+    "prints a lot": "def double(x):\n    for i in range(3000):\n        print('a line', i, 1000 * 'x')\n    return 2 "
+                    "* x",
+    "closes its output": "import os\nos.close(1)\nos.close(2)\ndef double(x):\n    return 2 * x",
+    "a thread is left": "import threading, time\ndef double(x):\n    threading.Thread(target=time.sleep, "
+                        "args=(60,)).start()\n    return 2 * x",
+    "a file is left": "def double(x):\n    open('notes.txt', 'w').write('here')\n    return 2 * x",
+    "under another name": "twice = lambda x: 2 * x\ndouble = twice",
+    "modules of the runner's names": "import sys\nsys.modules['values'] = sys.modules['runner'] = None\ndef "
+                                     "double(x):\n    return 2 * x",
+}
+
+
+@pytest.mark.parametrize("name", FINE)
+def test_what_is_right_in_an_unusual_way_is_right(session, tmp_path, name):
+    double, triple = graded(session, tmp_path, FINE[name], seconds=60).exercises
+    assert double.full and triple.full, double.output + triple.output
+
+
+@pytest.mark.parametrize("source, says", [
+    ("import no_such_module", "ModuleNotFoundError while the file was imported: No module named 'no_such_module'"),
+    ("def double(x:\n    return 2", "SyntaxError while the file was imported"),
+    ("raise SystemExit", "SystemExit while the file was imported"),
+    ("while True: pass", "was stopped after 1 s"),
+])
+def test_a_file_that_cannot_be_imported_says_so_in_each_exercise(session, tmp_path, source, says):
+    one = exercise("triple", 3, seconds=1 if "while" in source else 60)
+    found = graded(session, tmp_path, source, exercises=[one, one])
+    assert found.points == 0 and all(says in mark.output for mark in found.exercises), found.exercises[0].output
+
+
+def test_one_case_may_fail_and_the_other_count(session, tmp_path):
+    source = "def double(x):\n    print('here', x.dim())\n    return 2 * x if x.dim() == 2 else x + 1"
+    double, _ = graded(session, tmp_path, source).exercises
+    assert double.points == 2
+    assert double.output.startswith("values: 2 of 2\nanother size: 0 of 2. the result: ")
+    assert double.output.endswith("What it printed: here 2\nhere 1")
+
+
+def test_a_function_that_calls_a_wrong_one_is_told_so(session, tmp_path):
+    source = "def double(x):\n    return x"
+    found = graded(session, tmp_path, source, beside="def helper(x):\n    return 1.5 * double(x)\ntripled = triple\n"
+                   "def triple(x):\n    return helper(x)")
+    assert "triple calls double (0.2 double), which lost points: mend that first" in found.exercises[1].output
+
+
+def test_what_a_submission_leaves_running_is_ended(session, tmp_path):
+    note = tmp_path / "pid"
+    source = (f"import os, time\ndef double(x):\n    if os.fork() == 0:\n        os.setsid()\n        if os.fork() "
+              f"== 0:\n"
+              f"            open({str(note)!r}, 'w').write(str(os.getpid()))\n            time.sleep(600)\n        "
+              f"os._exit(0)\n"
+              f"    os.wait()\n    time.sleep(0.2)\n    return 2 * x")
+    double, _ = graded(session, tmp_path, source).exercises
+    assert double.full, double.output
+    for _ in range(100):
+        try:
+            os.kill(int(note.read_text()), 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.02)
+    pytest.fail("the process is still there")
+
+
+def test_changing_the_graders_files_costs_the_exercise_and_is_reported(session, tmp_path, guarded):
+    before = guarded.read_text()
+    found = graded(session, tmp_path, f"def double(x):\n    open({str(guarded)!r}, 'a').write('!')\n    return 2 * x")
+    assert found.exercises[0].points == 0 and "files of the grader were changed" in found.exercises[0].output
+    assert found.exercises[1].full
+    assert len(found.warnings) == 1 and str(guarded) in found.warnings[0] and "0.2 double" in found.warnings[0]
+    guarded.write_text(before)
+    session.guarded_hashes = session_module.hashes(session.guarded)
+
+
+def test_changing_the_copy_of_the_library_does_not_reach_the_next_exercise(session, tmp_path):
+    source = ("def double(x):\n    import tinyheads, pathlib\n    pathlib.Path(tinyheads.__file__).write_text('GPT2 "
+              "= None')\n    return 2 * x\n"
+              "def layers(model):\n    import tinyheads\n    return tinyheads.GPT2 is not None and "
+              "model.config.n_layer")
+    layers = Exercise("0.4 layers", "layers", 1, lambda generator: [Call((Model("tiny"),))], [
+        Part("number", 1, lambda calls, outputs: close(outputs[0], th.load("tiny").config.n_layer))], uses="tinyheads")
+    found = graded(session, tmp_path, source, exercises=[exercise("double", 2, uses="tinyheads"), layers])
+    assert found.exercises[0].points == 0 and "files of the grader were changed" in found.exercises[0].output
+    assert found.exercises[1].full, found.exercises[1].output
+
+
+def test_names_that_an_exercise_is_about_are_refused_wherever_they_were_imported_to(session, tmp_path):
+    call = [Call((Model("tiny"),))]
+    is_true = [Part("said", 1, lambda calls, outputs: close(outputs[0], True))]
+    uses = lambda function, *forbidden: Exercise(
+        "0.5", function, 1, lambda generator: call, is_true, "tinyheads", forbidden)
+    source = ("import tinyheads as th\ndef svd(model):\n    return th.ov_svd(th.Heads.of(model)).scale.dim() == 3\n"
+              "def inner(model):\n    from tinyheads import channels\n    return "
+              "channels.ov_svd(th.Heads.of(model)).scale.dim() == 3\n"
+              "def method(model):\n    return th.Heads.of(model).folded\n")
+    found = graded(session, tmp_path, source, exercises=[
+        uses("svd"), uses("svd", "ov_svd"), uses("inner", "heads.ov_svd"), uses("method", "Heads.of"),
+        uses("method", "ov_svd")])
+    assert [mark.full for mark in found.exercises] == [True, False, False, False, True]
+    assert "tinyheads.ov_svd cannot be used here: this exercise is to write this yourself" in found.exercises[1].output
+
+
+def test_models_tokenizers_and_records_arrive_and_models_come_back(session, tmp_path):
+    model = random_model(torch.Generator().manual_seed(0), n_vocab=9, n_ctx=5, n_embd=8, n_layer=2, n_head=2)
+    prompts = th.laundry_list(th.load_tokenizer("tiny"), 2, 3)
+    places = {"places": (th.Component(0, 1, 2), None, 0.5)}
+    call = Call((Model(model), TokenizerOf("tiny"), prompts, [th.Head(1, 0)], places))
+    source = ("import copy\ndef all(model, tokenizer, prompts, heads, places):\n    changed = copy.deepcopy(model)\n "
+              "   changed.wte.weight += 1\n"
+              "    return changed, tokenizer.encode(prompts.texts[0]), prompts, heads, places\n"
+              "def in_place(model, *others):\n    model.wte.weight += 1\n    return 1\n")
+
+    def check(calls, outputs):
+        weights, ids, back, heads, places_back = outputs[0]
+        close(weights, {name: p + 1 if name == "wte.weight" else p for name, p in model.named_parameters()})
+        close(ids, prompts.tokens[0].tolist())
+        assert back.tokens.equal(prompts.tokens) and back.texts == prompts.texts and back.end == prompts.end
+        assert heads == [th.Head(1, 0)] and places_back == places
+
+    one = Exercise("0.6 all", "all", 1, lambda generator: [call], [Part("back", 1, check)], uses="tinyheads")
+    found = graded(session, tmp_path, source, exercises=[
+        one, dataclasses.replace(one, function="in_place"),
+        dataclasses.replace(one, function="in_place", may_change=True, parts=[Part("1", 1, agrees(0, lambda *_: 1))])])
+    assert [mark.full for mark in found.exercises] == [True, False, True], [mark.output for mark in found.exercises]
+    assert "changed its argument number 1 in place" in found.exercises[1].output
+
+
+def test_a_runner_that_does_not_start_is_no_submissions_fault(monkeypatch, tmp_path):
+    with Session() as session:
+        (session.root / "runner" / "runner.py").write_text("raise SystemExit('no torch here')")
+        with pytest.raises(session_module.SessionError, match="no torch here"):
+            graded(session, tmp_path, "def double(x):\n    return 2 * x")
+
+
+# --- values and comparing -----------------------------------------------------------------------------
+
+
+def test_values_travel():
+    tensors = (torch.arange(6).reshape(2, 3), torch.zeros(0, 4), torch.tensor(2.5))
+    value = {"a": [1, -2.5, "text", None, True], 3: tensors,
+             "b": torch.tensor([True, False]), "half": torch.ones(3, dtype=torch.bfloat16), "array": np.arange(3.0),
+             "nan": float("inf")}
+    back = values.unpack(values.pack(value))
+    assert back["a"] == value["a"] and list(back) == list(value) and back["nan"] == float("inf")
+    for one, other in zip(back[3] + (back["b"], back["half"]), value[3] + (value["b"], value["half"])):
+        assert one.dtype == other.dtype and one.shape == other.shape and one.equal(other)
+    assert isinstance(back["array"], np.ndarray) and back["array"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("data", [
+    b"", b"junk", b"[]", b"3", b'{"is": 1}', b'["plain", [1]]', b'["plain", {}]', b'["tensor", "float32", [4], 0]\n123',
+        b'["tensor", "object", [1], 0]\n12345678',
+    b'["tensor", "float32", [-1], 0]\n1234', b'["tensor", "float32", [1.5], 0]\n1234',
+        b'["tensor", "float32", [1099511627775, 9999999], 0]\n1234',
+    b'["tensor", "float32", [1], -4]\n12345678', b'["model", "/etc"]', b'["tokenizer", "/etc"]',
+        b'["record", "Session", []]',
+        b'["dict", [[["list", []], ["plain", 1]]]]',
+    b'["list", 5]', b"[" * 100000, b'["record", "Head", [["no_such_field", ["plain", 1]]]]',
+        b'["record", "GPT2Config", [["n_embd", ["plain", -1]]]]',
+    b'["tensor", "float32", [0, 99999999999999], 0]\n'])
+def test_answers_that_an_enemy_wrote_are_refused(data):
+    with pytest.raises(values.BadValue):
+        values.unpack(data, session_module.make_record)
+
+
+def message(output, expected, **options):
+    with pytest.raises(Wrong) as caught:
+        close(output, expected, **options)
+    return str(caught.value)
+
+
+def test_comparing_names_what_is_wrong():
+    x = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0))
+    right = [(x + 1e-5, x), (x.double(), x), (2.0, 2), (torch.tensor([2.0]), 2.0), ([x, {"a": 1}], [x, {"a": 1}])]
+    for output, expected in right:
+        close(output, expected)
+    assert "axes 1 and 2, which are swapped" in message(x.transpose(1, 2), x)
+    assert "0.25 times" in message(x / 4, x)
+    assert "+0.5 off, everywhere" in message(x + 0.5, x)
+    assert "shifted by one along axis 0" in message(x.roll(1, 0), x)
+    assert "order along axis 2, which is reversed" in message(x.flip(2), x)
+    assert "of shape [4, 3, 4] and should be [3, 4, 4]: its axes are in another order" in message(x.permute(1, 0, 2), x)
+    assert "too many axes" in message(x[None], x[0]) and "too few axes" in message(x[0], x)
+    assert "an axis of length 1" in message(x[:, None], x)
+    wrong = x + x.abs()
+    said = message(wrong, x, mistakes=[(lambda: wrong, "that mistake.")], see="part 2")
+    assert said == "the result: that mistake. See part 2."
+    assert "1 missing, such as 'b'; 1 too many, such as 'c'" in message({"a": 1, "c": 2}, {"a": 1, "b": 2})
+    assert "wrong order: entry 0 is 'b' and should be 'a'" in message({"b": 1, "a": 1}, {"a": 1, "b": 1})
+    assert "should have 2 entries, not 1" in message([1], [1, 2])
+    assert "should be a tuple of 2, not 7" in message(7, (1, 2))
+    assert "it is 3 and should be 2" in message(3, 2) and "'a' and should be 'b'" in message("a", "b")
+    assert "torch.bool" in message(torch.ones(2), torch.tensor([True, True]))
+    with pytest.raises(Wrong, match=r"batch, head"):
+        same_shape(x, [3, 4], "batch head")
+
+
+def test_a_mistake_that_makes_no_difference_is_not_named():
+    x = torch.ones(3)
+    said = message(torch.tensor([1.0, 2.0, 7.0]), x, mistakes=[(x, "no"), (x.clone(), "nor this")])
+    assert "of its entries are wrong" in said
+
+
+def test_points_must_add_up():
+    with pytest.raises(ValueError, match="its parts have 2 points, not 3"):
+        Exercise("0", "f", 3, TWO_SIZES, [Part("a", 2, lambda calls, outputs: None)])
+
+
+# --- the command --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Submissions to assignment 1: two do 1.1, one of them in a folder with a module beside it; one does nothing."""
+    folder = tmp_path_factory.mktemp("submissions")
+    starter = (ASSIGNMENTS / "1_residual_stream" / "starter.py").read_text()
+    norm = ("import torch\ndef layer_norm(x, gain, bias):\n"
+            "    return torch.nn.functional.layer_norm(x, gain.shape, gain, bias)\n")
+    (folder / "ada.py").write_text(starter + "\n\n" + norm)
+    (folder / "bob").mkdir()
+    (folder / "bob" / "submission.py").write_text(starter + "\n\nfrom mine import layer_norm\n")
+    (folder / "bob" / "mine.py").write_text(norm)
+    (folder / "eve.py").write_text("import tinyheads")
+    (folder / "empty").mkdir()
+    return folder
+
+
+def test_a_folder_becomes_one_csv(folder, tmp_path, capsys):
+    assert grade.main(["1", str(folder), "--csv", str(tmp_path / "marks.csv"), "--seed", "7"]) == 0
+    rows = list(csv.DictReader((tmp_path / "marks.csv").open()))
+    assert [(row["submission"], row["1.1 LayerNorm"], row["total"], row["seed"]) for row in rows] == [
+        ("ada", "2", "2", "7"), ("bob", "2", "2", "7"), ("eve", "0", "0", "7")]
+    assert len(rows[0]) == 1 + 7 + 3
+    assert "empty: left out" in capsys.readouterr().err
+
+
+def test_the_command_writes_what_gradescope_reads(folder, tmp_path):
+    command = [sys.executable, str(ASSIGNMENTS / "grade.py"), "1", str(folder / "bob"), "--json", "results.json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "1.1 LayerNorm" in done.stdout and "2 of 20" in done.stdout and "seed" in done.stdout
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["score"] == 2 and results["max_score"] == 20 and results["execution_time"] > 0
+    assert len(results["tests"]) == 7
+    for test in results["tests"]:
+        assert set(test) == {"name", "score", "max_score", "status", "output"}
+        assert test["status"] == ("passed" if test["score"] == test["max_score"] else "failed")
+    assert sum(test["score"] for test in results["tests"]) == results["score"]
+    assert results["tests"][1]["output"].startswith("values: 0 of 1.5. not implemented yet")
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (["1", "nowhere.py"], "nowhere.py: there is no such file or folder"), (["9", "x.py"], "there is no assignment 9")])
+def test_what_cannot_be_graded_is_one_line(arguments, says, capsys):
+    assert grade.main(arguments) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_gradescope_is_told_why_nothing_could_be_graded(folder, tmp_path, capsys):
+    results = tmp_path / "results.json"
+    for nothing in (folder, folder / "empty", folder / "nowhere"):
+        assert grade.main(["1", str(nothing), "--json", str(results)]) == 2
+        written = json.loads(results.read_text())
+        assert written["score"] == 0 and written["tests"] == [] and str(nothing) in written["output"]
+
+
+def test_wrong_options_are_refused(folder):
+    for bad in (["--seed", "-1"], ["--seconds", "0"]):
+        with pytest.raises(SystemExit):
+            grade.main(["1", str(folder), *bad])
