@@ -1,8 +1,17 @@
-"""A small web server for test_download.py, in this process, that can be told to misbehave."""
+"""A small web server for the tests of downloads, in this process, that can be told to misbehave."""
 
+import hashlib
+import importlib
 import re
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+module = importlib.import_module("tinyheads.download")  # th.download is its function
+NAMES = ["hparams.json", "encoder.json", "vocab.bpe", "model.ckpt.index", DATA := "model.ckpt.data-00000-of-00001"]
 
 
 class Server(ThreadingHTTPServer):
@@ -12,6 +21,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.plan, self.asked = files, {}, []
         self.url = f"http://127.0.0.1:{self.server_port}/models"
+        self.released = threading.Event()  # ends every stall
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -60,3 +70,42 @@ def status(code):
 
 def without_range(handler, content):
     answer(handler, 200, {"Content-Length": len(content)}, content)
+
+
+def stalled(n):
+    """Send n bytes of the body, then nothing more, until `server.released`."""
+    def stall(handler, content):
+        serve(handler, content, stop=n)
+        handler.server.released.wait(60)
+    return stall
+
+
+@pytest.fixture
+def files():
+    return {name: np.random.default_rng(i).integers(0, 256, [90, 5000, 3000, 700, 900_000][i], dtype=np.uint8).tobytes()
+            for i, name in enumerate(NAMES)}
+
+
+@pytest.fixture
+def server(files, monkeypatch):
+    checksums = {name: hashlib.sha256(files[name]).hexdigest() for name in ["vocab.bpe", "encoder.json"]}
+    monkeypatch.setattr(module, "SHA256", checksums)
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+    monkeypatch.delenv("TINYHEADS_BASE_URL", raising=False)
+    monkeypatch.setenv("no_proxy", "*")
+    server = Server(files)
+    thread = threading.Thread(target=server.serve_forever, args=[0.01])
+    thread.start()
+    yield server
+    server.released.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def ranges(server, name=DATA):
+    return [asked for path, asked in server.asked if path.endswith("/" + name)]
+
+
+def assert_complete(folder, files):
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == files

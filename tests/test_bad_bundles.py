@@ -130,8 +130,10 @@ def test_the_pairs_of_this_file_make_a_bundle_that_loads(one_tf, pairs):
 @pytest.mark.parametrize("name, change, words", [
     ("model/ln_f/b", dict(shape=(9,)), "needs 36 bytes, and 32 are stored"),
     ("model/ln_f/b", dict(shape=(2, 4)), "'ln_f.bias' has shape [2, 4]; the config asks for [8]"),
-    ("model/ln_f/b", dict(shape=(2**63,)), "impossible shape"),
-    ("model/ln_f/b", dict(shape=(2**62,) * 32), "and 32 are stored"),
+    ("model/ln_f/b", dict(shape=(2**63,)), "impossible shape"),  # -2**63
+    ("model/ln_f/b", dict(shape=(2**63, 0), nbytes=0), "impossible shape"),
+    ("model/ln_f/b", dict(shape=(1,) * 300), "impossible shape"),
+    ("model/ln_f/b", dict(shape=(2**62,) * 32), "impossible shape"),
     ("model/ln_f/b", dict(shape=(2, 2, 8)), "needs 128 bytes"),
     ("model/ln_f/b", dict(nbytes=64), "needs 32 bytes, and 64 are stored"),
     ("model/ln_f/b", dict(dtype=2), "needs 64 bytes, and 32 are stored"),

@@ -135,10 +135,10 @@ def test_a_header_longer_than_the_file_or_than_the_format_allows(one):
     for length in [len(intact) - 7, 2**31, 2**63, 2**64 - 1]:
         path.write_bytes(length.to_bytes(8, "little") + intact[8:])
         refused(path, f"its header has {length} bytes", f"the file has {len(intact)}")
-    with open(path, "r+b") as file:  # a header of 90 MB, as no GPT-2 has, in a file that is long enough (and takes no room)
-        file.write((90_000_000).to_bytes(8, "little"))
-        file.truncate(100_000_000)
-    refused(path, "its header has 90000000 bytes", "the file has 100000000")
+    with open(path, "r+b") as file:  # a byte beyond the format's limit, in a file that is long enough (and takes no room)
+        file.write((100_000_001).to_bytes(8, "little"))
+        file.truncate(110_000_000)
+    refused(path, "its header has 100000001 bytes", "the file has 110000000")
 
 
 @pytest.mark.parametrize("header, words", [
@@ -173,13 +173,12 @@ def test_a_name_that_is_there_twice(one):
     (dict(dtype="F33"), "unknown dtype 'F33'"), (dict(dtype=7), "unknown dtype '7'"), (dict(dtype=["F32"]), "unknown dtype"),
     (dict(shape=[9]), "needs 36 bytes, and 32 are stored"), (dict(shape=[]), "needs 4 bytes"), (dict(shape=8), "not a list"),
     (dict(shape=[-8]), "impossible shape"), (dict(shape=[8.0]), "impossible shape"), (dict(shape=[True] * 8), "impossible shape"),
-    (dict(shape=[2**64]), "impossible shape"), (dict(shape=[1] * 40), "impossible shape"),
-    (dict(shape=[2**62] * 32), "and 32 are stored"), (dict(shape=[8, 1]), "shape [8, 1]; the config asks for [8]"),
+    (dict(shape=[2**64]), "impossible shape"), (dict(shape=[2**62] * 32), "impossible shape"),
+    (dict(shape=[2**63, 2, 0]), "impossible shape"), (dict(shape=[1] * 70 + [8]), "the config asks for [8]"), (dict(shape=[8, 1]), "shape [8, 1]; the config asks for [8]"),
     (dict(dtype="F16"), "needs 16 bytes"), (dict(dtype="F4", shape=[3, 7]), "needs 11 bytes"),
     (dict(data_offsets=[0]), "impossible data_offsets"), (dict(data_offsets=[-32, 0]), "impossible data_offsets"),
     (dict(data_offsets=[32, 0]), "impossible data_offsets"), (dict(data_offsets=[0.0, 32.0]), "impossible data_offsets"),
     (dict(data_offsets=[2**70, 2**70 + 32]), "impossible data_offsets"),
-    (dict(data_offsets="\ud800"), "impossible data_offsets \\ud800"),
     (dict(data_offsets=[10**9, 10**9 + 32]), "a hole or an overlap"), (dict(data_offsets=[0, 32]), "a hole or an overlap"),
 ], ids=str)
 def test_a_tensor_that_cannot_be_is_named(change, words, one):

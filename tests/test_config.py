@@ -126,3 +126,10 @@ def test_a_missing_or_unreadable_file_is_named(tmp_path):
 
 def test_config_errors_are_value_errors_and_tinyheads_errors():
     assert issubclass(th.ConfigError, th.TinyheadsError) and issubclass(th.TinyheadsError, ValueError)
+
+
+def test_a_file_far_too_long_for_a_config_is_not_read(tmp_path):
+    with open(tmp_path / "config.json", "wb") as file:
+        file.truncate(10**12)  # takes no room on the disk
+    with pytest.raises(th.ConfigError, match="1000000000000 bytes are too many"):
+        th.GPT2Config.from_json(tmp_path / "config.json")

@@ -9,44 +9,19 @@ import tracemalloc
 import pytest
 
 import tinyheads as th
-from file_writers import (block, bundle_header, entries_and_shards, entry, field, openai_arrays, parse_safetensors,
-                          safetensors_bytes, table)
+from file_writers import block, parse_safetensors, safetensors_bytes, table
+from fuzz_files import write_bundle
+from mutate_bundles import bases, key_values, mutated_bundle
+from mutate_safetensors import mutated_bytes
 
 DATA = "model.ckpt.data-00000-of-00001"
 SLOWEST = 5  # seconds for one small file, where milliseconds are the rule
 
 
-def mutated_bytes(raw: bytes, rng: random.Random) -> bytes:
-    """One to four flips, cuts, insertions, deletions, repetitions, or numbers overwritten by extreme ones."""
-    raw = bytearray(raw)
-    for _ in range(rng.choice([1, 1, 1, 2, 4])):
-        at = rng.randrange(len(raw) + 1)
-        n = rng.choice([1, 1, 2, 4, 8, 100])
-        kind = rng.choice(["flip", "flip", "byte", "truncate", "insert", "delete", "repeat", "extreme", "swap"])
-        if kind == "flip" and at < len(raw):
-            raw[at] ^= 1 << rng.randrange(8)
-        elif kind == "byte" and at < len(raw):
-            raw[at] = rng.choice([0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)])
-        elif kind == "truncate":
-            del raw[at:]
-        elif kind == "insert":
-            raw[at:at] = rng.randbytes(n)
-        elif kind == "delete":
-            del raw[at:at + n]
-        elif kind == "repeat":
-            raw[at:at] = raw[at:at + n] * rng.choice([1, 1, 3, 50])
-        elif kind == "extreme":
-            raw[at:at + 8] = rng.choice([2**63, 2**64 - 1, 2**32, 0, 2**31 - 1]).to_bytes(8, "little")
-        elif kind == "swap":
-            to = rng.randrange(len(raw) + 1)
-            raw[at:at + n], raw[to:to + n] = raw[to:to + n], raw[at:at + n]
-    return bytes(raw)
-
-
 def odd_value(value, rng: random.Random):
     """A value like the one given, or quite unlike it."""
-    odd = [0, 1, -1, 2**31, 2**63, 2**64, 10**400, 0.5, None, True, "F32", "F16", "BF16", "F64", "I32", "", [], {}, [[]],
-           "\ud800", float("nan"), float("inf")]
+    odd = [0, 1, -1, 2**31, 2**63, 2**64, 10**400, 0.5, None, True, "F32", "F16", "BF16", "F64", "I32", "", [], {},
+           [[]], "\ud800", float("nan"), float("inf")]
     if isinstance(value, list) and value and rng.random() < 0.7:
         changed = list(value)
         i = rng.randrange(len(changed))
@@ -86,47 +61,8 @@ def mutated_header(header: dict, rng: random.Random) -> bytes:
     return raw.replace(b"}", b', "dtype": "F32"}', 1) if rng.random() < 0.05 else raw
 
 
-def mutated_index(entries: dict[str, tuple], rng: random.Random) -> bytes:
-    """An index whose every checksum is right, and whose entries, blocks or handles are not: for the parser behind them."""
-    level = rng.choice(["entry fields", "entry", "block", "index block", "header", "pairs"])
-    entries = dict(entries)
-    if level == "entry fields":
-        for _ in range(rng.choice([1, 1, 3])):
-            name = rng.choice(list(entries))
-            parts = list(entries[name])
-            i = rng.randrange(6)
-            numbers = [0, 1, 2, 3, 14, 19, 2**31, 2**63, 2**64 - 4, parts[i] if i != 1 else 8]
-            if i == 1:
-                shapes = [(), (rng.choice(numbers),) * rng.randrange(40), (*parts[1], 1), (1, *parts[1])]
-                parts[1] = rng.choice(shapes)
-            else:
-                parts[i] = (rng.choice(numbers) + rng.choice([0, 4, 32])) % (2**32 if i == 5 else 2**64)
-            entries[name] = tuple(parts)
-    pairs = [(b"", bundle_header(1)), *((name.encode(), entry(*parts)) for name, parts in sorted(entries.items()))]
-    i = rng.randrange(len(pairs))
-    if level == "header":
-        pairs[0] = rng.choice([(b"", mutated_bytes(pairs[0][1], rng)), (b"", bundle_header(rng.choice([0, 2, 99_999, 2**40]))),
-                               (b"", bundle_header(1) + field(2, 1)), (b"\0", pairs[0][1])])
-    elif level == "entry":
-        key, value = pairs[i]
-        pairs[i] = rng.choice([(key, mutated_bytes(value, rng)), (mutated_bytes(key, rng), value)])
-    elif level == "pairs":
-        key, value = pairs[i]
-        pairs[i:i + 1] = rng.choice([[], [pairs[i]] * 2, pairs[i:i + 2][::-1], [pairs[i], (key + b"/Adam", value)]])
-    cut = rng.randrange(1, len(pairs)) if len(pairs) > 1 else 1
-    contents = [block(part, rng.choice([1, 2, 16])) for part in (pairs[:cut], pairs[cut:]) if part]
-    keys = [part[-1][0] for part in (pairs[:cut], pairs[cut:]) if part]
-    if level == "block":
-        j = rng.randrange(len(contents))
-        contents[j] = mutated_bytes(contents[j], rng)
-    if rng.random() < 0.05:  # a block twice
-        contents, keys = [*contents, contents[0]], [*keys, keys[-1] + b"z"]
-    mutate = (lambda index: mutated_bytes(index, rng)) if level == "index block" else (lambda index: index)
-    return table(contents, keys, mutate_index=mutate)
-
-
 def try_to_load(folder) -> bool:
-    """Whether it loads; if so, every tensor must have the shape that the config asks for. Anything else is a failure."""
+    """Whether it loads; if so, every tensor must have the shape that the config asks for. All else is a failure."""
     start = time.monotonic()
     try:
         model = th.load(folder)
@@ -196,13 +132,12 @@ def test_bundles_whose_index_or_data_were_mutated_byte_by_byte(seed, one_tf):
 @pytest.mark.parametrize("seed", range(4))
 def test_bundles_whose_index_has_right_checksums_and_wrong_contents(seed, golden, one_tf):
     rng = random.Random(300 + seed)
-    entries, (data,) = entries_and_shards(openai_arrays(golden / "one"))
-    (one_tf / DATA).write_bytes(data)
-    pairs = [(b"", bundle_header(1)), *((name.encode(), entry(*parts)) for name, parts in sorted(entries.items()))]
-    (one_tf / "model.ckpt.index").write_bytes(table([block(pairs)], [b"z"]))
+    base = entries, shards = bases(golden)[seed % 3]
+    write_bundle(one_tf, table([block(key_values(entries, len(shards)))], [b"z"]), shards)
     assert try_to_load(one_tf)
-    for _ in range(300):
-        (one_tf / "model.ckpt.index").write_bytes(mutated_index(entries, rng))
+    for _ in range(200):
+        index, mutated_shards, _ = mutated_bundle(base, rng)
+        write_bundle(one_tf, index, mutated_shards)
         try_to_load(one_tf)
 
 
@@ -220,8 +155,7 @@ def test_no_mutation_makes_the_reader_take_more_memory_than_a_few_times_the_file
     one, one_tf = (shutil.copytree(golden / name, tmp_path / name) for name in ["one", "one_tf"])
     rng = random.Random(500)
     header, data = parse_safetensors((one / "model.safetensors").read_bytes())
-    entries, (tf_data,) = entries_and_shards(openai_arrays(golden / "one"))
-    (one_tf / DATA).write_bytes(tf_data)
+    base = bases(golden)[0]
     peaks = []
     tracemalloc.start()
     for i in range(200):
@@ -229,7 +163,7 @@ def test_no_mutation_makes_the_reader_take_more_memory_than_a_few_times_the_file
         if folder == one:
             (one / "model.safetensors").write_bytes(safetensors_bytes(mutated_header(header, rng), data))
         else:
-            (one_tf / "model.ckpt.index").write_bytes(mutated_index(entries, rng))
+            write_bundle(one_tf, *mutated_bundle(base, rng)[:2])
         tracemalloc.reset_peak()
         before = tracemalloc.get_traced_memory()[0]
         try_to_load(folder)

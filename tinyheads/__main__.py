@@ -17,3 +17,5 @@ try:
     print(f"{arguments.size} is in {download(arguments.size, arguments.folder, arguments.base_url)}")
 except TinyheadsError as error:
     raise SystemExit(f"download failed: {error}")
+except KeyboardInterrupt:
+    raise SystemExit("interrupted; run again to continue where it stopped")

@@ -6,7 +6,6 @@ is read until somebody asks; then a memory map hands over the bytes, and the ope
 fetches only the pages that are touched.
 """
 
-import math
 import mmap
 import os
 import secrets
@@ -73,17 +72,26 @@ def read_array(entry: Entry, mapped: np.ndarray, name: str) -> np.ndarray:
     flat = stored_bytes(entry, mapped).view(FLOAT_DTYPES[entry.dtype])
     if entry.dtype == "BF16":
         flat = (flat.astype(np.uint32) << 16).view(np.float32)
-    return flat.astype(np.float32, copy=False).reshape(entry.shape)
+    try:
+        return flat.astype(np.float32, copy=False).reshape(entry.shape)
+    except ValueError as error:  # more axes, or a longer one beside an empty one, than NumPy can have
+        raise CheckpointError(f"{entry.file}: tensor {name!r} has the shape {str(entry.shape)[:100]}: "
+                              f"{error}") from error
 
 
 def check_shape(file: Path, name: str, shape: list, item_bits: int, nbytes: int) -> tuple[int, ...]:
-    """The shape as a tuple, once it is sure that it takes exactly `nbytes`; else CheckpointError."""
-    if not all(type(n) is int and 0 <= n < 2**63 for n in shape) or len(shape) > 32:
-        raise CheckpointError(f"{file}: tensor {name!r} has the impossible shape {str(shape)[:100]}")
-    bits = math.prod(shape) * item_bits
-    if bits != 8 * nbytes:
-        raise CheckpointError(f"{file}: tensor {name!r} of shape {shape} needs {-(-bits // 8)} bytes, and {nbytes} "
-                              f"are stored")
+    """The shape as a tuple, once it is sure that it takes exactly `nbytes`; else CheckpointError.
+
+    No product of leading axes may exceed 64 bits, even where a later axis is 0: the formats' own readers ask for that.
+    """
+    n_items = 1
+    for n in shape:
+        if type(n) is not int or not 0 <= n < 2**64 or n_items * n >= 2**64:
+            raise CheckpointError(f"{file}: tensor {name!r} has the impossible shape {str(shape)[:100]}")
+        n_items *= n
+    if n_items * item_bits != 8 * nbytes:
+        raise CheckpointError(f"{file}: tensor {name!r} of shape {str(shape)[:100]} needs "
+                              f"{-(-n_items * item_bits // 8)} bytes, and {nbytes} are stored")
     return tuple(shape)
 
 

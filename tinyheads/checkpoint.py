@@ -1,10 +1,10 @@
 """A model's weights as named arrays, whatever the file they lie in.
 
-Three ways in, one way to look at them: OpenAI's TensorFlow bundle, a safetensors file (bare or in
-a folder with `config.json`), and what `tinyheads.save` wrote, which is the second again. All end
-as the same names, Hugging Face's without their `transformer.` prefix (`h.0.attn.c_attn.weight`,
-in the `x @ W + b` orientation), and are checked against the sizes in the config. Arrays stay in
-the file, behind a memory map, until they are asked for.
+Three ways in, one way to look at them: OpenAI's TensorFlow bundle, a safetensors file (bare, or in a
+folder with `config.json`, there in one piece or in shards), and what `tinyheads.save` wrote, which is
+the second again. All end as the same names, Hugging Face's without their `transformer.` prefix
+(`h.0.attn.c_attn.weight`, in the `x @ W + b` orientation), and are checked against the sizes in the
+config. Arrays stay in the file, behind a memory map, until they are asked for.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyheads.array_file import Entry, map_file, read_array
-from tinyheads.config import GPT2Config
+from tinyheads.config import GPT2Config, read_json
 from tinyheads.errors import CheckpointError, ConfigError, did_you_mean
 from tinyheads.progress import Progress
 from tinyheads.safetensors_file import read_safetensors
@@ -117,9 +117,12 @@ def open_checkpoint(path: str | Path, verify: bool = False) -> Checkpoint:
 
 def open_folder(folder: Path) -> Checkpoint:
     """A folder as OpenAI, Hugging Face or `tinyheads.save` lays it out."""
-    whole = folder / "model.safetensors"
-    safetensors = [whole] if whole.exists() else sorted(folder.glob("*.safetensors"))
-    indexes = sorted(folder.glob("*.index"))
+    whole, shard_index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.exists():
+        return open_safetensors(folder, [whole], folder / "config.json")
+    if shard_index.exists():
+        return open_safetensors(folder, shards_of(shard_index), folder / "config.json")
+    safetensors, indexes = sorted(folder.glob("*.safetensors")), sorted(folder.glob("*.index"))
     if safetensors:
         return open_safetensors(folder, safetensors, folder / "config.json")
     if len(indexes) == 1:
@@ -132,6 +135,21 @@ def open_folder(folder: Path) -> Checkpoint:
             raise CheckpointError(PICKLE_MESSAGE.format(file))
     raise CheckpointError(f"{folder}: neither *.safetensors nor model.ckpt.index is there; it has "
                           f"{[file.name for file in files[:10]]}")
+
+
+def shards_of(index_path: Path) -> list[Path]:
+    """The files that transformers' index of shards names, each once. All must be there; others are left alone."""
+    index = read_json(index_path)
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index_path}: has no weight_map, which says what tensor lies in what file")
+    names = sorted({str(name) for name in weight_map.values()})
+    for name in names:
+        if name in ("", ".", "..") or Path(name).name != name:
+            raise CheckpointError(f"{index_path}: names the file {name[:100]!r}; shards lie beside their index")
+        if not index_path.with_name(name).is_file():
+            raise CheckpointError(f"{index_path.with_name(name)}: missing, though {index_path.name} names it")
+    return [index_path.with_name(name) for name in names]
 
 
 def open_bundle(path: Path, index_path: Path) -> Checkpoint:
@@ -193,7 +211,8 @@ def config_from_shapes(path: Path, entries: dict[str, Entry]) -> GPT2Config:
     try:
         return GPT2Config(**sizes)
     except ConfigError as error:
-        raise CheckpointError(f"{path}: no config.json beside it, and its tensors' shapes are no model's: {error}") from error
+        raise CheckpointError(f"{path}: no config.json beside it, and its tensors' shapes are no model's: "
+                              f"{error}") from error
 
 
 def hugging_face_name(name: str) -> str:
@@ -207,11 +226,16 @@ def hugging_face_name(name: str) -> str:
 
 
 def search_path() -> list[Path]:
-    """Folders in which a named model is looked for, in order."""
-    repository = Path(__file__).resolve().parents[1] / "weights"
-    chosen = os.environ.get("TINYHEADS_WEIGHTS")
-    return [*([Path(chosen)] if chosen else []), *([repository] if repository.is_dir() else []),
-            Path.home() / ".cache" / "tinyheads"]
+    """Folders in which a named model is looked for, in order; the first is where downloads go.
+
+    What the environment's TINYHEADS_WEIGHTS says; the repository's weights/, or, where tinyheads was installed from a
+    wheel, the user's cache and behind it the copy of weights/tiny that the wheel brings along.
+    """
+    here = Path(__file__).resolve().parent
+    chosen, cache = os.environ.get("TINYHEADS_WEIGHTS"), Path.home() / ".cache" / "tinyheads"
+    installed, repository = here / "weights", here.parent / "weights"
+    places = [cache, installed] if installed.is_dir() else [repository, cache] if repository.is_dir() else [cache]
+    return [*([Path(chosen)] if chosen else []), *places]
 
 
 def find_weights(name: str | Path) -> Path:

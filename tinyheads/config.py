@@ -12,7 +12,8 @@ from pathlib import Path
 
 from tinyheads.errors import ConfigError
 
-LAYER_NORM_EPS = 1e-5  # the same in every GPT-2
+LAYER_NORM_EPS = 1e-5   # the same in every GPT-2
+LARGEST_JSON = 1 << 20  # bytes; a config.json has 800, an index of shards for the largest GPT-2 42 thousand
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,7 @@ class GPT2Config:
     def from_json(cls, path: str | Path) -> "GPT2Config":
         """Read OpenAI's hparams.json or Hugging Face's config.json; `ConfigError` says what is off."""
         path = Path(path)
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise ConfigError(f"{path}: cannot be read as JSON ({error})") from error
+        found = read_json(path)
         if not isinstance(found, dict):
             raise ConfigError(f"{path}: holds a {type(found).__name__}, not the sizes of a model")
         refuse_other_architectures(path, found)
@@ -58,7 +56,7 @@ class GPT2Config:
         for ours, theirs in [("n_vocab", "vocab_size"), ("n_ctx", "n_positions"),
                              ("n_embd", "n_embd"), ("n_layer", "n_layer"), ("n_head", "n_head")]:
             if ours not in found and theirs not in found:
-                raise ConfigError(f"{path}: {theirs} (or {ours}) is missing; it has {sorted(found)}")
+                raise ConfigError(f"{path}: {theirs} (or {ours}) is missing; it has {sorted(found)[:50]}")
             # n_positions, where both are given, is what transformers sizes wpe by
             sizes[ours] = found[theirs] if theirs in found else found[ours]
         try:
@@ -107,6 +105,18 @@ OPENAI_SIZES = {
     "774M": GPT2Config(n_embd=1280, n_layer=36, n_head=20),
     "1558M": GPT2Config(n_embd=1600, n_layer=48, n_head=25),
 }
+
+
+def read_json(path: Path) -> object:
+    """What a small JSON file holds. Raises ConfigError."""
+    try:
+        if path.stat().st_size > LARGEST_JSON:
+            raise ConfigError(f"{path}: {path.stat().st_size} bytes are too many for what a model's files hold as JSON")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ConfigError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: cannot be read as JSON ({error})") from error
 
 
 def refuse_other_architectures(path: Path, found: dict) -> None:

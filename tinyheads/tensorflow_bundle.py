@@ -25,7 +25,9 @@ from tinyheads.errors import CheckpointError
 
 MAGIC = 0xDB4775248B80FB57
 FOOTER_BYTES = 48
-LARGEST_INDEX = 1 << 24  # bytes; the largest GPT-2's has 22 thousand
+LARGEST_INDEX = 1 << 20  # bytes; the largest GPT-2's has 22 thousand, three times that with an optimizer's tensors
+MOST_TENSORS = 20_000    # the largest GPT-2 has 580; this many are read in half a second
+MOST_AXES = 32           # as many as every NumPy can have
 RESTART_INTERVAL = 16    # a key is stored whole at least this often, which bounds all keys together
 # TensorFlow's DataType numbers for what weights are stored in: our name, bits an item.
 DTYPES = {1: ("F32", 32), 2: ("F64", 64), 14: ("BF16", 16), 19: ("F16", 16)}
@@ -88,6 +90,8 @@ def read_table(data: bytes) -> dict[bytes, bytes]:
                 raise BadIndex(f"key {key!r} stands behind {last!r}: keys must ascend, each once")
             pairs[key] = value
             last = key
+            if len(pairs) > MOST_TENSORS:
+                raise BadIndex(f"more than {MOST_TENSORS} tensors, which no GPT-2 has")
     return pairs
 
 
@@ -121,6 +125,8 @@ def read_block(data: bytes, offset: int, size: int) -> list[tuple[bytes, bytes]]
         key_bytes += len(key)
         if key_bytes > RESTART_INTERVAL * size:
             raise BadIndex(f"the keys in the block at byte {offset} are longer than their storage allows")
+        if len(pairs) > MOST_TENSORS:
+            raise BadIndex(f"the block at byte {offset} has more than {MOST_TENSORS} entries, which no GPT-2 has")
         pairs.append((key, block[at + unshared:at + unshared + value_bytes]))
         at += unshared + value_bytes
     return pairs
@@ -188,19 +194,26 @@ def parse_entry(index_path: Path, name: str, fields: dict[int, list], n_shards: 
         raise BadIndex(f"tensor {name!r} is stored in slices, which tinyheads does not read")
     if not shard < n_shards < 100_000:
         raise BadIndex(f"tensor {name!r} lies in shard {shard} of {n_shards}")
-    shape = []
-    for shape_message in fields.get(2, []):
-        if type(shape_message) is not bytes:
-            raise BadIndex(f"tensor {name!r}: its shape should be a message")
-        for dim in parse_message(shape_message).get(2, []):
-            if type(dim) is not bytes:
-                raise BadIndex(f"tensor {name!r}: a dimension should be a message")
-            shape.append(number(parse_message(dim), 1))
     our_dtype, item_bits = DTYPES[dtype]
-    shape = check_shape(index_path, name, shape, item_bits, nbytes)
+    shape = check_shape(index_path, name, parse_shape(name, fields.get(2, [])), item_bits, nbytes)
     prefix = index_path.name.removesuffix(".index")
     shard_path = index_path.with_name(f"{prefix}.data-{shard:05d}-of-{n_shards:05d}")
     return Entry(shard_path, our_dtype, shape, offset, nbytes, crc32c=number(fields, 6))
+
+
+def parse_shape(name: str, messages: list) -> list[int]:
+    """A TensorShapeProto's dimensions; several messages are one shape in pieces, as protocol buffers are merged."""
+    shape = []
+    for message in messages:
+        if type(message) is not bytes:
+            raise BadIndex(f"tensor {name!r}: its shape should be a message")
+        for dim in parse_message(message).get(2, []):
+            if type(dim) is not bytes:
+                raise BadIndex(f"tensor {name!r}: a dimension should be a message")
+            shape.append(number(parse_message(dim), 1))
+            if len(shape) > MOST_AXES or shape[-1] >= 2**63:  # 2**63 and more stand for negative numbers
+                raise BadIndex(f"tensor {name!r}: an impossible shape, {str(shape)[:100]}")
+    return shape
 
 
 def check_shards(entries: dict[str, Entry]) -> None:

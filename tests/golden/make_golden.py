@@ -1,12 +1,14 @@
 """Makes the files of this folder, with the real libraries, once. Not run by the tests.
 
     pip install torch==2.13.0 transformers==5.23.0 safetensors==0.8.0 tensorflow-cpu==2.21.0
-    python tests/golden/make_golden.py
+    PYTHONPATH=. python tests/golden/make_golden.py
 
 Random GPT-2 models of several shapes, built by transformers.GPT2LMHeadModel, with its logits for a
 prompt; the same weights written by safetensors (F32, F16, BF16, with and without the prefix) and by
 TensorFlow's own checkpoint writer, laid out as openai/gpt-2's download_model.py does (one shard, two
-shards, several index blocks). `logits_of` and `expected.npz` come from the reference libraries alone.
+shards, several index blocks). transformers also saves one of them in float16, in bfloat16 and in shards with their
+index, and opens what th.save wrote after an edit. All numbers in `expected.npz` come from the reference libraries. The
+scores that TransformerLens gives are made by make_composition.py.
 """
 
 import json
@@ -67,18 +69,47 @@ def write_bundle(folder: Path, tensors: dict, sizes: dict, shards: int = 1, extr
     (folder / "hparams.json").write_text(json.dumps(hparams))
 
 
+def saved_by_transformers(expected: dict) -> None:
+    """"deep" as save_pretrained writes it in three dtypes, whole and in shards; the logits of what it reads back."""
+    tokens = torch.from_numpy(expected["deep.tokens"])
+    layouts = [("deep_shards", torch.float32, "20KB"), ("deep_f16", torch.float16, "1GB"),
+               ("deep_bf16_shards", torch.bfloat16, "20KB")]
+    for name, dtype, shard_size in layouts:
+        model = GPT2LMHeadModel.from_pretrained(HERE / "deep").to(dtype)
+        model.save_pretrained(HERE / name, max_shard_size=shard_size)
+        (HERE / name / "generation_config.json").unlink()
+        back = GPT2LMHeadModel.from_pretrained(HERE / name, dtype=torch.float32)
+        with torch.no_grad():
+            expected[f"{name}.logits"] = back(tokens).logits.numpy()
+
+
+def saved_by_tinyheads(expected: dict) -> None:
+    """"wide" after a weight edit of tinyheads, saved by th.save; the logits are those of transformers, opening it."""
+    import tinyheads as th
+
+    model = th.load(HERE / "wide")
+    th.edit_output(model, th.Head(1, 2), torch.eye(24)[[3, 7]], torch.tensor([[2.0, 0.5], [0.0, -1.0]]))
+    th.save(model, HERE / "wide_edited")
+    theirs, loading = GPT2LMHeadModel.from_pretrained(HERE / "wide_edited", output_loading_info=True)
+    if any(loading.values()):
+        raise SystemExit(f"transformers does not open what th.save wrote without complaint: {loading}")
+    with torch.no_grad():
+        expected["wide_edited.logits"] = theirs(torch.from_numpy(expected["wide.tokens"])).logits.numpy()
+
+
 def main() -> None:
     expected = {}
     for seed, (shape, sizes) in enumerate(SHAPES.items()):
         model = random_model(sizes, seed)
-        tokens = torch.randint(0, sizes["vocab_size"], (2, sizes["n_positions"]), generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        tokens = torch.randint(0, sizes["vocab_size"], (2, sizes["n_positions"]), generator=generator)
         with torch.no_grad():
             output = model(tokens, output_hidden_states=True, output_attentions=False)
             expected[f"{shape}.tokens"] = tokens.numpy()
             expected[f"{shape}.logits"] = output.logits.numpy()
             expected[f"{shape}.hidden_1"] = output.hidden_states[1].numpy()
-            greedy = model.generate(tokens[:1, :4], attention_mask=torch.ones(1, 4), max_new_tokens=sizes["n_positions"] - 4,
-                                    do_sample=False, pad_token_id=0, eos_token_id=None)
+            greedy = model.generate(tokens[:1, :4], attention_mask=torch.ones(1, 4),
+                                    max_new_tokens=sizes["n_positions"] - 4, do_sample=False, pad_token_id=0, eos_token_id=None)
             expected[f"{shape}.greedy"] = greedy.numpy()
         folder = HERE / shape
         folder.mkdir(exist_ok=True)
@@ -106,6 +137,8 @@ def main() -> None:
             model.load_state_dict({**rounded, "lm_head.weight": rounded["transformer.wte.weight"]})
             with torch.no_grad():
                 expected[f"wide_{dtype}.logits"] = model(tokens).logits.numpy()
+    saved_by_transformers(expected)
+    saved_by_tinyheads(expected)
     np.savez_compressed(HERE / "expected.npz", **expected)
     total = sum(file.stat().st_size for file in HERE.rglob("*") if file.is_file())
     print(f"{total / 1e3:.0f} kB in {HERE}")
