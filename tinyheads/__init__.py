@@ -2,7 +2,8 @@
 
 Read the modules in this order: config, checkpoint (with array_file, safetensors_file,
 tensorflow_bundle, crc32c), download, tokenizer, stream, model, attribution, heads, composition, channels,
-tasks (a known circuit), lists (prompts, with words), subspace, causal, at_end, edit, repair, plots. Each opens with its idea, and needs only those before it.
+tasks (a known circuit), lists (prompts, with words), at_end, subspace, causal, edit, repair, plots.
+Each opens with its idea, and needs only those before it.
 """
 
 from tinyheads.attribution import logit_attribution

@@ -7,7 +7,10 @@ earlier tokens are kept (`Cache`), and each edited run is of one token: as many 
     logits, stream = run_end(model, prompts, earlier, [Edit("L1.attn", set_coordinates(basis, code, 0), of="stream")])
 
 In such a run END is position 0: of edits, of writes and reads [B, 1, D], of patterns' queries [B, H, 1, T].
+`seen_at_end` looks at one thing there while the whole prompt runs, and keeps nothing else.
 """
+
+from typing import Sequence
 
 import torch
 from torch import Tensor
@@ -26,7 +29,8 @@ def before_end(model: GPT2, prompts: Prompts) -> Cache:
 
 
 @torch.no_grad()
-def run_end(model: GPT2, prompts: Prompts, earlier: Cache, edits: list[Edit] | tuple = (), copies: int = 1) -> tuple[Tensor, Stream]:
+def run_end(model: GPT2, prompts: Prompts, earlier: Cache, edits: Sequence[Edit] = (),
+            copies: int = 1) -> tuple[Tensor, Stream]:
     """Run END with some edits: logits [B, V], and the stream of this one token, recorded. `earlier` stays as it is.
 
     copies: each prompt that many times, one after another, [B * copies, ...]: for trying as many values on each.
@@ -37,3 +41,21 @@ def run_end(model: GPT2, prompts: Prompts, earlier: Cache, edits: list[Edit] | t
     end = prompts.tokens[:, -1:].repeat_interleave(copies, dim=0)                    # [B * copies, 1]
     logits = model(end, stream, Cache(kept, earlier.length))                         # [B * copies, 1, V]
     return logits[:, 0], stream
+
+
+@torch.no_grad()
+def seen_at_end(model: GPT2, prompts: Prompts, names: Sequence[str], of: str,
+                edits: Sequence[Edit] = ()) -> list[Tensor]:
+    """What a run with some edits has at END, for each name: of="stream" before a read ("L1.attn"), [B, D], or
+    of="patterns" of a layer ("L1"), END's attention [B, H, T]. Raises StreamError for a name that is not there.
+    """
+    seen = {}
+
+    def look(name: str) -> Edit:
+        def keep(value: Tensor) -> Tensor:
+            seen[name] = value[..., prompts.end, :].clone()
+            return value
+        return Edit(name, keep, of=of)
+
+    model(prompts.tokens, Stream(edits=[*edits, *(look(name) for name in names)]))
+    return [seen[name] for name in names]

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tinyheads.at_end import seen_at_end
 from tinyheads.errors import HeadError, InputError
 from tinyheads.heads import SVD, Component, Head, check_place
 from tinyheads.lists import Prompts
 from tinyheads.model import GPT2
-from tinyheads.stream import Edit, Stream, pattern_names
+from tinyheads.stream import Edit, pattern_names
 
 WAYS = ("zero", "mean", "resample")
 
@@ -95,21 +96,14 @@ def attention_to_items(pattern: Tensor, prompts: Prompts) -> Attention:
     return Attention(on_answer.mean().item(), (on_items.sum(1) - on_answer).mean().item())
 
 
-@torch.no_grad()
 def attention_on(model: GPT2, prompts: Prompts, places: Tensor) -> Tensor:
     """How much of END's attention each head gives to some places of each prompt, mean over prompts: [L, H].
 
     places: positions [B, M]; the attention on a prompt's M places is summed.
     """
-    found = []
-
-    def look(pattern: Tensor) -> Tensor:
-        at_end = pattern[:, :, prompts.end]                                         # [B, H, T]
-        found.append(at_end.gather(2, places[:, None].expand(-1, at_end.shape[1], -1)).sum(2).mean(0))
-        return pattern
-
-    model(prompts.tokens, Stream(edits=[Edit(name, look, of="patterns") for name in pattern_names(model.config)]))
-    return torch.stack(found)                                                       # [L, H]
+    patterns = torch.stack(seen_at_end(model, prompts, pattern_names(model.config), "patterns"))    # [L, B, H, T]
+    there = places[:, None].expand(*patterns.shape[:3], -1)                                         # [L, B, H, M]
+    return patterns.gather(3, there).sum(3).mean(1)                                                 # [L, H]
 
 
 def inhibition_heads(model: GPT2, prompts: Prompts, least: float = 0.5, before: int | None = None) -> list[Head]:
@@ -123,7 +117,7 @@ def inhibition_heads(model: GPT2, prompts: Prompts, least: float = 0.5, before: 
 
 
 def mover_heads(model: GPT2, prompts: Prompts, least: float = 0.25) -> list[Head]:
-    """The heads that look from END at the answer's place in the list, strongest first. Raises HeadError if none does."""
+    """The heads that look from END at the answer's place in the list, strongest first. Raises HeadError if none is."""
     answer = prompts.positions.gather(1, prompts.index[:, None])                    # [B, 1]
     return strongest(attention_on(model, prompts, answer), least, "the answer's place in the list")
 
@@ -157,21 +151,14 @@ def inhibition_scores(model: GPT2, prompts: Prompts, ov: SVD, writer: Head, read
     if not writer.layer < reader.layer:
         raise HeadError(f"{reader} cannot read what {writer} writes: it is not in a later layer")
     whole = preference(model, prompts, reader, [])
-    return torch.tensor([whole - preference(model, prompts, reader, [remove(ov.write[writer.layer, writer.head, i],
-                                                                            str(writer), how, seed)]) for i in range(K)])
+    without = [remove(ov.write[writer.layer, writer.head, i], str(writer), how, seed) for i in range(K)]
+    return torch.tensor([whole - preference(model, prompts, reader, [edit]) for edit in without])
 
 
-@torch.no_grad()
 def preference(model: GPT2, prompts: Prompts, reader: Head, edits: list[Edit]) -> float:
     """The reader's mean preference for the answer, with some edits in place."""
-    seen = []
-
-    def look(pattern: Tensor) -> Tensor:
-        seen.append(pattern[:, reader.head, prompts.end])                           # [B, T]
-        return pattern
-
-    model(prompts.tokens, Stream(edits=[*edits, Edit(f"L{reader.layer}", look, of="patterns")]))
-    return attention_to_items(seen[0], prompts).preference
+    pattern = seen_at_end(model, prompts, [f"L{reader.layer}"], "patterns", edits)[0]               # [B, H, T]
+    return attention_to_items(pattern[:, reader.head], prompts).preference
 
 
 def rank_correlation(x: Tensor, y: Tensor) -> float:

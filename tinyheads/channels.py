@@ -127,7 +127,8 @@ def predict_edges(heads: Heads, mode: str, top: int = 20, reader: Head | str | N
         for layer in range(into.layer):
             for head in range(H):
                 component = Component(layer, head, int(which[layer, head]))
-                found.append((furthest[layer, head].item(), scores[layer, head, component.index].item(), component, into))
+                score = scores[layer, head, component.index].item()
+                found.append((furthest[layer, head].item(), score, component, into))
     found.sort(key=lambda edge: -edge[0])
     return [Edge(component, into, mode, score, distance, tuple(block_of(blocks, component)))
             for distance, score, component, into in found[:top]]

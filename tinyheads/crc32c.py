@@ -10,6 +10,8 @@ A CRC is the remainder of a long polynomial division over GF(2). Two facts make 
 Castagnoli polynomial 0x1EDC6F41 (reflected 0x82F63B78), as in RFC 3720, appendix B.4.
 """
 
+from typing import Callable
+
 import numpy as np
 
 POLYNOMIAL = 0x82F63B78
@@ -63,7 +65,7 @@ def crc_of_lanes(lanes: np.ndarray) -> int:
     return int(states[0])
 
 
-def crc32c(data: np.ndarray | bytes, piece: int = 1 << 26, progress=None) -> int:
+def crc32c(data: np.ndarray | bytes, piece: int = 1 << 26, progress: Callable[[int], None] | None = None) -> int:
     """crc32c of bytes or a uint8 array, `piece` bytes at a time; `progress(n)` is told of n bytes done."""
     data = np.frombuffer(data, dtype=np.uint8) if isinstance(data, bytes) else data
     state = 0xFFFFFFFF

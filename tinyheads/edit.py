@@ -77,7 +77,8 @@ def at_positions(basis: Tensor, positions: int | list[int], new: Callable[[Tenso
         try:
             after = new(before)                                        # [B, P, k]
         except (RuntimeError, IndexError) as error:
-            raise SubspaceError(f"these values do not fit {x.shape[0]} prompts and {len(basis)} dimensions: {error}") from error
+            raise SubspaceError(f"these values do not fit {x.shape[0]} prompts and {len(basis)} dimensions: "
+                                f"{error}") from error
         if after.shape != before.shape:
             raise SubspaceError(f"the new coordinates are {list(after.shape)}, the old ones {list(before.shape)}")
         x = x.clone()
@@ -112,7 +113,8 @@ def steering_rate(model: GPT2, prompts: Prompts, basis: Tensor, codes: Tensor, w
 
 
 @torch.no_grad()
-def traverse(model: GPT2, prompts: Prompts, basis: Tensor, points: Tensor, where: str, reader: Head) -> tuple[Tensor, Tensor]:
+def traverse(model: GPT2, prompts: Prompts, basis: Tensor, points: Tensor, where: str,
+             reader: Head) -> tuple[Tensor, Tensor]:
     """Set END's coordinates to each point [G, k] in turn: the index the reader then attends to most, and how much.
 
     Gives (owners [G], weights [G]): attention is averaged over prompts before the largest is taken.
@@ -149,6 +151,11 @@ class WeightEdit:
         return f"{self.head}: rank {self.rank}, {self.relative_norm:.1%} of W_O's norm, factors {factors}"
 
 
+def change_inside(x: Tensor, basis: Tensor, M: Tensor) -> Tensor:
+    """What x [..., D] must change by for its coordinates c in the subspace to become c @ M: [..., D]."""
+    return coordinates(x, basis) @ (M - torch.eye(len(M)).to(M)) @ basis       # [..., k] @ [k, k] @ [k, D]
+
+
 @torch.no_grad()
 def edit_output(model: GPT2, head: Head, basis: Tensor, M: Tensor) -> WeightEdit:
     """Change what a head writes inside a subspace: coordinates c become c @ M. Changes the model in place.
@@ -163,7 +170,7 @@ def edit_output(model: GPT2, head: Head, basis: Tensor, M: Tensor) -> WeightEdit
         raise SubspaceError(f"M must be finite and [{k}, {k}], as wide as the subspace, not {list(M.shape)}")
     rows = slice(head.head * K, (head.head + 1) * K)
     W_O = model.h[head.layer].attn.c_proj.weight[rows]                  # [K, D]
-    change = (W_O @ basis.T) @ (M - torch.eye(k).to(M)) @ basis         # [K, k] @ [k, k] @ [k, D] -> [K, D]
+    change = change_inside(W_O, basis, M)                               # [K, D]
     size = (change.norm() / W_O.norm().clamp_min(1e-12)).item()
     if size < 1e-6:
         raise SubspaceError(f"{head} writes nothing in this subspace, or M is the identity: the edit would do nothing")

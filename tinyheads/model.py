@@ -254,9 +254,9 @@ def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = Fa
     checkpoint = open_checkpoint(locate(path), verify)
     missing = [name for name in checkpoint.shapes if name not in checkpoint]
     if missing:
-        raise CheckpointError(f"{checkpoint.path}: {len(missing)} tensors of a whole model are missing, {missing[0]!r} the "
-                              f"first; it has {checkpoint.names[:6]} ... ({len(checkpoint.names)} in all). For heads "
-                              f"alone, load_heads is enough")
+        raise CheckpointError(f"{checkpoint.path}: {len(missing)} tensors of a whole model are missing, {missing[0]!r} "
+                              f"the first; it has {checkpoint.names[:6]} ... ({len(checkpoint.names)} in all). For "
+                              f"heads alone, load_heads is enough")
     model = GPT2(checkpoint.config, seed=None)
     # The file's map is read-only: copy it, into one buffer, since fresh memory for each tensor costs as much again.
     buffer = np.empty(sum(parameter.numel() for parameter in model.parameters()), dtype=np.float32)

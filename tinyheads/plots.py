@@ -46,7 +46,8 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 130) -> Path:
 def draw_lines(axes: Axes, lines: dict[str, Tensor], xlabel: str, ylabel: str, title: str = "", start: int = 0) -> None:
     """Several lines over 0, 1, 2, ..., or from `start` on: {label: values [N]}; nan leaves a gap."""
     for (label, values), colour, marker in zip(lines.items(), COLOURS, MARKERS):
-        axes.plot(range(start, start + len(values)), np.asarray(values), color=colour, marker=marker, markersize=5, label=label)
+        axes.plot(range(start, start + len(values)), np.asarray(values), color=colour, marker=marker, markersize=5,
+                  label=label)
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
@@ -164,7 +165,8 @@ def draw_clouds(axes: Axes, points: Tensor, index: Tensor, title: str, view: tup
     for i in range(count):
         cloud = np.asarray(points[index == i])
         if len(cloud):
-            axes.scatter(*cloud.T, marker=MARKERS[i % len(MARKERS)], s=14, color=shades(0.9 * i / max(count - 1, 1)), linewidth=0)
+            axes.scatter(*cloud.T, marker=MARKERS[i % len(MARKERS)], s=14, color=shades(0.9 * i / max(count - 1, 1)),
+                         linewidth=0)
             x, y, z = cloud.mean(axis=0)
             up = i % 2 == 0                                             # clouds that touch keep their numbers apart
             axes.text(x, y, z + (lift if up else -lift), str(i), fontsize=13, fontweight="bold", ha="center",
@@ -193,14 +195,16 @@ def draw_regions(axes: Axes, owners: Tensor, low: Tensor, high: Tensor, codes: T
                 extent=(corner[0], x1 + step[0] / 2, corner[1], y1 + step[1] / 2))
     across = [[(x + 1, y), (x + 1, y + 1)] for x, y in np.argwhere(owners[1:] != owners[:-1])]
     upward = [[(x, y + 1), (x + 1, y + 1)] for x, y in np.argwhere(owners[:, 1:] != owners[:, :-1])]
-    axes.add_collection(LineCollection([corner + step * np.array(edge) for edge in across + upward], colors="black", linewidths=1.6))
+    axes.add_collection(LineCollection([corner + step * np.array(edge) for edge in across + upward], colors="black",
+                                       linewidths=1.6))
     taken = np.zeros(owners.shape, bool)                                # around the codes' dots, no region is labelled
     for code in np.asarray(codes):
         near = [np.abs(np.arange(size) * s + low - c) < 0.05 * size * s
                 for size, s, low, c in zip(owners.shape, step, (x0, y0), code)]
         taken |= near[0][:, None] & near[1]
     for place, index in inner_points(owners, taken, least=max(4, owners.size // 120)):
-        axes.text(*(corner + step * (np.array(place) + 0.5)), "none" if index < 0 else str(index), fontsize=17, ha="center", va="center")
+        axes.text(*(corner + step * (np.array(place) + 0.5)), "none" if index < 0 else str(index), fontsize=17,
+                  ha="center", va="center")
     for i, code in enumerate(np.asarray(codes)):
         axes.plot(*code, "o", markersize=13, color="white", markeredgecolor="black", zorder=4)
         axes.text(*code, str(i), fontsize=8, ha="center", va="center_baseline", zorder=5)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinyheads.edit import WeightEdit, edit_output
+from tinyheads.edit import WeightEdit, change_inside, edit_output
 from tinyheads.errors import SubspaceError, TaskError
 from tinyheads.heads import Head, check_place
 from tinyheads.lists import Prompts
@@ -40,16 +40,12 @@ class Repair:
 
     def edits(self) -> list[Edit]:
         """The repair as edits of the stream, to try it without touching a weight: Stream(edits=repair.edits())."""
-        return [Edit(str(head), transform_coordinates(self.basis, M)) for head, M in self.matrices.items()]
+        return [Edit(str(head), lambda write, M=M: write + change_inside(write, self.basis, M))
+                for head, M in self.matrices.items()]
 
     def apply(self, model: GPT2) -> list[WeightEdit]:
-        """Put the repair into the model's weights, in place, and say what was changed. Raises HeadError, SubspaceError."""
+        """Put the repair into the model's weights, in place: what was changed. Raises HeadError, SubspaceError."""
         return [edit_output(model, head, self.basis, M) for head, M in self.matrices.items()]
-
-
-def transform_coordinates(basis: Tensor, M: Tensor):
-    """A change of a write [B, T, D], at every position: its coordinates c in the subspace become c @ M."""
-    return lambda write: write + (write @ basis.T) @ (M - torch.eye(len(M)).to(M)) @ basis
 
 
 def fit_repair(model: GPT2, heads: list[Head], basis: Tensor, improve: list[Prompts], keep: list[Prompts | Tensor] = (),
@@ -114,7 +110,8 @@ def check_fit(model: GPT2, heads: list[Head], basis: Tensor, improve: list[Promp
     if not improve:
         raise TaskError("give one batch of prompts at least to improve on")
     if type(steps) is not int or steps < 1 or not 0 < rate < float("inf") or not 0 <= hold < float("inf"):
-        raise SubspaceError(f"steps must be a whole number from 1, rate above 0 and hold from 0, not {steps!r}, {rate!r}, {hold!r}")
+        raise SubspaceError(f"steps must be a whole number from 1, rate above 0 and hold from 0, not {steps!r}, "
+                            f"{rate!r}, {hold!r}")
     for head in heads:
         K = model.config.d_head
         W_O = model.h[head.layer].attn.c_proj.weight[head.head * K:(head.head + 1) * K]              # [K, D]

@@ -15,11 +15,12 @@ x @ basis.T [k]. Axes: B prompt, T position, D d_model, N item of the list, k di
 import torch
 from torch import Tensor
 
+from tinyheads.at_end import seen_at_end
 from tinyheads.errors import SubspaceError
 from tinyheads.heads import SVD, Component, Head, check_place
 from tinyheads.lists import Prompts
 from tinyheads.model import GPT2
-from tinyheads.stream import Edit, Stream
+from tinyheads.stream import Stream
 
 
 def span(vectors: Tensor) -> Tensor:
@@ -92,15 +93,7 @@ def writes_at_end(model: GPT2, prompts: Prompts, writers: list[str]) -> Tensor:
 
 def stream_at_end(model: GPT2, prompts: Prompts, where: str) -> Tensor:
     """The stream at END just before a read ("L1.attn", say), in each prompt: [B, D]."""
-    seen = []
-
-    def look(value: Tensor) -> Tensor:
-        seen.append(value[:, prompts.end])
-        return value
-
-    with torch.no_grad():
-        model(prompts.tokens, Stream(edits=[Edit(where, look, of="stream")]))
-    return seen[0]
+    return seen_at_end(model, prompts, [where], "stream")[0]
 
 
 def index_codes(model: GPT2, prompts: Prompts, basis: Tensor, where: str) -> Tensor:
@@ -121,7 +114,8 @@ def mean_by_index(writes: Tensor, index: Tensor, n_items: int) -> Tensor:
 def principal_components(means: Tensor, k: int) -> Tensor:
     """The k directions [k, D] along which mean writes [N, D] differ most. At most N - 1 of them exist."""
     if not 1 <= k <= min(len(means) - 1, means.shape[1]):
-        raise SubspaceError(f"{len(means)} means differ along 1 to {min(len(means) - 1, means.shape[1])} directions, not {k}")
+        most = min(len(means) - 1, means.shape[1])
+        raise SubspaceError(f"{len(means)} means differ along 1 to {most} directions, not {k}")
     basis = torch.linalg.svd(means - means.mean(dim=0), full_matrices=False).Vh[:k]
     largest = basis.gather(1, basis.abs().argmax(dim=1, keepdim=True))              # [k, 1]
     return basis * largest.sign()                       # an SVD leaves the sign open: the largest entry is positive

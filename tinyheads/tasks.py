@@ -43,7 +43,8 @@ IOI_CIRCUIT = {
 }
 
 
-def circuit_pairs(n_layer: int, n_head: int, mode: str, circuit: dict[str, KnownEdges] = IOI_CIRCUIT) -> tuple[Tensor, Tensor]:
+def circuit_pairs(n_layer: int, n_head: int, mode: str,
+                  circuit: dict[str, KnownEdges] = IOI_CIRCUIT) -> tuple[Tensor, Tensor]:
     """Known and other pairs of a mode, as two bool [L, H, L, H]: writer by reader.
 
     Other pairs have the same readers, and any writer in a strictly earlier layer. Raises HeadError
@@ -54,8 +55,8 @@ def circuit_pairs(n_layer: int, n_head: int, mode: str, circuit: dict[str, Known
     edges = circuit[mode]
     for head in edges.writers + edges.readers:
         if not (0 <= head.layer < n_layer and 0 <= head.head < n_head):
-            raise HeadError(f"the circuit has the head {head}; this model has L0.H0 to L{n_layer - 1}.H{n_head - 1}. The "
-                            f"IOI circuit is that of GPT-2 124M")
+            raise HeadError(f"the circuit has the head {head}; this model has L0.H0 to L{n_layer - 1}.H{n_head - 1}. "
+                            f"The IOI circuit is that of GPT-2 124M")
     known = torch.zeros(n_layer, n_head, n_layer, n_head, dtype=torch.bool)
     candidates = torch.zeros_like(known)
     for reader in edges.readers:

@@ -16,6 +16,7 @@ tensor_bundle.proto (the values), tensorflow/core/util/tensor_bundle (file names
 
 import os
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 
@@ -235,6 +236,6 @@ def check_shards(entries: dict[str, Entry]) -> None:
         reached[entry.file] = (entry.offset + entry.nbytes, name)
 
 
-def tensor_is_intact(entry: Entry, mapped: np.ndarray, progress=None) -> bool:
+def tensor_is_intact(entry: Entry, mapped: np.ndarray, progress: Callable[[int], None] | None = None) -> bool:
     """Whether the tensor's bytes have the crc32c that the index stores for it."""
     return masked(crc32c(stored_bytes(entry, mapped), progress=progress)) == entry.crc32c
