@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 import tinyheads as th
-from common import Result, list_prompts, options, say, table, whole_model
+from common import Result, options, say, table, way_to_cross_off, whole_model
 from tinyheads import causal, lists, plots
 from tinyheads.progress import Progress
 
@@ -29,8 +29,9 @@ config = model.config
 L, H, K = config.n_layer, config.n_head, config.d_head
 small = config.n_embd <= 256                       # a big model gets fewer prompts, and fewer components to test
 N_ITEMS, n, n_tested, seed = 5, 400 if small else 16, 150 if small else 16, 40
-prompts, by = list_prompts(tokenizer, n, N_ITEMS, seed)
-tested, _ = list_prompts(tokenizer, n_tested, N_ITEMS, seed + 1)  # fewer, for the many runs with a component taken away
+by, _ = way_to_cross_off(tokenizer, config.n_ctx, [N_ITEMS])
+prompts = lists.laundry_list(tokenizer, n, N_ITEMS, by, seed)
+tested = lists.laundry_list(tokenizer, n_tested, N_ITEMS, by, seed + 1)  # fewer, for the many runs without a component
 right = lists.correct(lists.logits_at_end(model, prompts), prompts).float().mean().item()
 say(f"{name}: {n} lists of {N_ITEMS} items, crossed off by {by} (seed {seed}), such as\n    {prompts.texts[0]}\n"
     f"answered rightly: {right:.3f} (chance {1 / N_ITEMS:.2f})")

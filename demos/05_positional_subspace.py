@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 import tinyheads as th
-from common import Result, options, say, table, whole_model
+from common import Result, options, say, table, way_to_cross_off, whole_model
 from tinyheads import at_end, causal, edit, lists, plots, subspace
 
 arguments = options("The positional subspace: found, drawn, traversed, tested.",
@@ -36,25 +36,12 @@ torch.set_grad_enabled(False)
 # found by crossing off. The subspace comes from recall, where its codes are clean, and is judged on lists. Where
 # the tokenizer splits ordinals, both kinds are lists crossed off by name.
 
-
 # %%
-def way_to_cross_off(tokenizer, asked):
-    """By ordinal if this tokenizer can, else by name. Raises TaskError if it can do neither."""
-    try:
-        lists.laundry_list(tokenizer, 1, max(LENGTHS), asked)
-        return asked
-    except th.TaskError as error:
-        lists.laundry_list(tokenizer, 1, max(LENGTHS), "name")
-        say(f"by {asked} cannot be done: {error}; crossing off by name in its place")
-        return "name"
-
-
 name, model, tokenizer = whole_model(arguments.model)
 try:
-    by = way_to_cross_off(tokenizer, arguments.by)
-    longest = lists.laundry_list(tokenizer, 1, max(LENGTHS), by).tokens.shape[1]
-    if longest > model.config.n_ctx:
-        raise th.TaskError(f"prompts of {longest} tokens do not fit a context of {model.config.n_ctx}")
+    by, lengths = way_to_cross_off(tokenizer, model.config.n_ctx, LENGTHS, arguments.by)
+    if len(lengths) < len(LENGTHS):
+        raise th.TaskError(f"lists of {LENGTHS} items are needed, and only {lengths} can be written")
 except th.TaskError as error:
     say(f"there is no Laundry List for {name}: {error}. The bundled model stands in.")
     name, model, tokenizer, by = "tiny", th.load("tiny"), th.load_tokenizer("tiny"), "ordinal"

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 import tinyheads as th
-from common import Result, options, say, table, whole_model
+from common import Result, options, say, table, way_to_cross_off, whole_model, writable
 from tinyheads import causal, edit, lists, plots, repair, subspace
 
 arguments = options("Crowding, steering, and a repair of the weights.", ("--steps", None, "steps of the fit (default: 40)"),
@@ -29,44 +29,25 @@ L, H, D = config.n_layer, config.n_head, config.n_embd
 small = D * L <= 1024                                          # a large model gets few prompts: it must only run through
 n, n_find, steps = (400, 1000, 40) if small else (8, 48, 2)
 steps = int(arguments.steps or steps)
-WAYS = ("ordinal", "name")                                     # how items are crossed off: by ordinal where that is possible
 
 # %% [markdown]
 # Which lists can this tokenizer write, one token a word? Recall by ordinal finds the subspace. Where there are
 # no ordinals, half of the Laundry List's own prompts must do; where there are no words, nothing can be done.
 
-
 # %%
-def possible(task, *lengths):
-    """Those list lengths that the tokenizer can write and the model's context holds; and why not the first other."""
-    there, why = [], ""
-    for n_items in lengths:
-        try:
-            if task(1, n_items).end >= config.n_ctx:
-                raise th.TaskError(f"{n_items} items do not fit a context of {config.n_ctx} tokens")
-            there.append(n_items)
-        except th.TaskError as error:
-            why = why or str(error)
-    return there, why
-
-
 LENGTHS = (3, 5, 8, 10, 12, 16) if small else (5, 8)
-for by in WAYS:
-    laundry = lambda n, n_items, seed=0, by=by: lists.laundry_list(tokenizer, n, n_items, by, seed)
-    lengths, why = possible(laundry, *LENGTHS)
-    if lengths:
-        break
-    say(f"{name}: no lists crossed off by {by}: {why}")
+by, lengths = way_to_cross_off(tokenizer, config.n_ctx, LENGTHS)
+laundry = lambda n, n_items, seed=0: lists.laundry_list(tokenizer, n, n_items, by, seed)
 recall = lambda n, n_items, seed=0: lists.ordinal_recall(tokenizer, n, n_items, seed=seed)
-recall_lengths, no_recall = possible(recall, *LENGTHS)
+recall_lengths, no_recall = writable(recall, LENGTHS, config.n_ctx)
 finds_by = "recall" if set(recall_lengths) == set(lengths) else "the Laundry List itself"
 finding = recall if finds_by == "recall" else laundry
 say(f"{name}: lists of {lengths} items, crossed off by {by}; the subspace is found from {finds_by}"
-    + (f", for {no_recall}" if no_recall and lengths else ""))
+    + (f", for {no_recall}" if no_recall else ""))
 results = []
 long = [n_items for n_items in lengths if n_items >= 5]        # with these the rest is done
 if not long:
-    raise th.TaskError(f"{name}: no lists of 5 items or more can be written ({why}), so that there is no crowding to measure; "
+    raise th.TaskError(f"{name}: no lists of 5 items or more can be written, so that there is no crowding to measure; "
                        "give --model tiny, or a GPT-2 with its own tokenizer")
 
 # %% [markdown]

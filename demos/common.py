@@ -5,6 +5,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable, Sequence
 
 import tinyheads as th
 from tinyheads import lists
@@ -101,12 +102,31 @@ def weights_file(asked: str | None) -> th.Checkpoint | None:
     return th.open_checkpoint(th.find_weights(best)) if best else None
 
 
-def list_prompts(tokenizer: th.Tokenizer, n: int, n_items: int, seed: int) -> tuple[lists.Prompts, str]:
-    """Laundry Lists crossed off by ordinal where the tokenizer has the words in one token each, else by name."""
-    try:
-        return lists.laundry_list(tokenizer, n, n_items, "ordinal", seed), "ordinal"
-    except th.TaskError:
-        return lists.laundry_list(tokenizer, n, n_items, "name", seed), "name"
+def writable(task: Callable[[int, int], lists.Prompts], lengths: Sequence[int], n_ctx: int) -> tuple[list[int], str]:
+    """The list lengths for which task(1, length) makes prompts that fit the context; and why the first other fails."""
+    there, why = [], ""
+    for n_items in lengths:
+        try:
+            if task(1, n_items).end >= n_ctx:
+                raise th.TaskError(f"{n_items} items do not fit a context of {n_ctx} tokens")
+            there.append(n_items)
+        except th.TaskError as error:
+            why = why or str(error)
+    return there, why
+
+
+def way_to_cross_off(tokenizer: th.Tokenizer, n_ctx: int, lengths: Sequence[int],
+                     asked: str = "ordinal") -> tuple[str, list[int]]:
+    """How Laundry Lists are crossed off here, as asked or, where no length can be written so, by name; and the lengths
+    that can. Says why. Raises TaskError where there are none in either way."""
+    for by in dict.fromkeys((asked, "name")):
+        there, why = writable(lambda n, n_items: lists.laundry_list(tokenizer, n, n_items, by), lengths, n_ctx)
+        if why:
+            say(f"lists crossed off by {by}: {f'{there} items' if there else 'none'}, for {why}")
+        if there:
+            return by, there
+    raise th.TaskError(f"no Laundry List of {list(lengths)} items can be written ({why}); give --model tiny, or a GPT-2 "
+                       "with its own tokenizer")
 
 
 def say(text: str = "") -> None:
