@@ -26,7 +26,6 @@ def close(output: object, expected: object, tolerance: float = 1e-4, mistakes: S
     largest entry, as a share of the largest entry expected (at least 1e-6); whole numbers must be equal.
     mistakes: pairs (what that mistake would give, or a function that makes it; what to say). see: where to read on.
     """
-    see = f" See {see}." if see else ""
     if isinstance(expected, (dict, list, tuple)):
         close_container(output, expected, tolerance, mistakes, what, see)
         return
@@ -37,11 +36,16 @@ def close(output: object, expected: object, tolerance: float = 1e-4, mistakes: S
         for wrong, message in likely_first(mistakes):
             if is_mistake(found, wrong, tolerance, wanted):
                 named_last[:] = [message]
-                raise Wrong(f"{what}: {message}{see}")
+                raise Wrong(told(f"{what}: {message}", see))
         same_shape(found, list(wanted.shape), what=what)
-        raise Wrong(f"{what}: {generic_diagnosis(found, wanted, tolerance)}{see}")
+        raise Wrong(told(f"{what}: {generic_diagnosis(found, wanted, tolerance)}", see))
     except RuntimeError as error:  # tensors that torch cannot compare
         raise Wrong(f"{what} cannot be compared with what was expected: {error}"[:500]) from error
+
+
+def told(message: str, see: str) -> str:
+    """A message, and where to read on."""
+    return f"{message.removesuffix('.')}. See {see}." if see else message
 
 
 def close_container(output: object, expected: object, tolerance: float, mistakes: Sequence, what: str,
@@ -51,28 +55,28 @@ def close_container(output: object, expected: object, tolerance: float, mistakes
         for wrong, message in likely_first(mistakes):
             if same(output, wrong() if callable(wrong) else wrong, tolerance):
                 named_last[:] = [message]
-                raise Wrong(f"{what}: {message}{see}")
+                raise Wrong(told(f"{what}: {message}", see))
     if isinstance(expected, dict):
         if not isinstance(output, dict):
             raise Wrong(f"{what} should be a dict, not {kind_of(output)}")
         missing, extra = [k for k in expected if k not in output], [k for k in output if k not in expected]
         if missing or extra:
-            told = [f"{len(keys)} {word}, such as {keys[0]!r}"
-                    for keys, word in [(missing, "missing"), (extra, "too many")] if keys]
-            raise Wrong(f"{what} has the wrong keys: {'; '.join(told)}{see}")
+            odd = [f"{len(keys)} {word}, such as {keys[0]!r}"
+                   for keys, word in [(missing, "missing"), (extra, "too many")] if keys]
+            raise Wrong(told(f"{what} has the wrong keys: {'; '.join(odd)}", see))
         if list(output) != list(expected):
             first = next(i for i, (a, b) in enumerate(zip(output, expected)) if a != b)
-            raise Wrong(f"{what} has the right keys in the wrong order: entry {first} is {list(output)[first]!r} and "
-                        f"should be {list(expected)[first]!r}{see}")
+            raise Wrong(told(f"{what} has the right keys in the wrong order: entry {first} is {list(output)[first]!r} "
+                             f"and should be {list(expected)[first]!r}", see))
         pairs = [(f"{what}[{key!r}]", output[key], expected[key]) for key in expected]
     else:
         if not isinstance(output, (list, tuple)):
             raise Wrong(f"{what} should be a {type(expected).__name__} of {len(expected)}, not {kind_of(output)}")
         if len(output) != len(expected):
-            raise Wrong(f"{what} should have {len(expected)} entries, not {len(output)}{see}")
+            raise Wrong(told(f"{what} should have {len(expected)} entries, not {len(output)}", see))
         pairs = [(f"{what}[{i}]", each, wanted) for i, (each, wanted) in enumerate(zip(output, expected))]
     for name, each, wanted in pairs:
-        close(each, wanted, tolerance, what=name, see=see.strip().removeprefix("See ").removesuffix("."))
+        close(each, wanted, tolerance, what=name, see=see)
 
 
 named_last: list[str] = []      # the mistake that was named last

@@ -23,6 +23,14 @@ class Mistake:
     says: str
 
 
+def slip(function: Callable, right: str, wrong: str) -> str:
+    """A reference function's text with one piece of it exchanged."""
+    text = inspect.getsource(function)
+    if text.count(right) != 1:
+        raise ValueError(f"{function.__name__} holds {right!r} {text.count(right)} times")
+    return text.replace(right, wrong)
+
+
 def write_submission(folder: Path, reference: Path, wrong: dict[str, Mistake]) -> tuple[Path, tuple[Path, ...]]:
     """A submission right but for some functions: its file, and those beside it with right and wrong functions."""
     files = {"right.py": reference.read_text(), "submission.py": TAKE_ALL}

@@ -2,21 +2,10 @@
 the reference with one slip.
 """
 
-import inspect
-from typing import Callable
-
 import torch
 
-from mistake import Mistake
+from mistake import Mistake, slip
 from reference_2 import attention_pattern, circuit_norm, fold_reading, fold_writing, split_heads, split_write, thin_svd
-
-
-def slip(function: Callable, right: str, wrong: str) -> str:
-    """A reference function's text with one piece of it exchanged."""
-    text = inspect.getsource(function)
-    if text.count(right) != 1:
-        raise ValueError(f"{function.__name__} holds {right!r} {text.count(right)} times")
-    return text.replace(right, wrong)
 
 
 def columns_head_by_head(c_attn, c_proj, n_head):

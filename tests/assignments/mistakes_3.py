@@ -4,8 +4,7 @@ the reference with one slip.
 
 import torch
 
-from mistake import Mistake
-from mistakes_2 import slip
+from mistake import Mistake, slip
 from reference_3 import (circuit, component_scores, composition_score, composition_table, norm, roc_area, top_edges,
                          whole_from_components)
 

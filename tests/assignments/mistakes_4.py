@@ -1,20 +1,9 @@
 """Wrong answers to Assignment 4, each with part of the message that its author gets."""
 
-import inspect
-from typing import Callable
-
 import torch
 
-from mistake import Mistake
+from mistake import Mistake, slip
 from reference_4 import channel, inhibition_scores, pick_heads, preference, rank_correlation, remove, where_heads_look
-
-
-def slip(function: Callable, right: str, wrong: str) -> str:
-    """A reference function's text with one piece of it exchanged."""
-    text = inspect.getsource(function)
-    if text.count(right) != 1:
-        raise ValueError(f"{function.__name__} holds {right!r} {text.count(right)} times")
-    return text.replace(right, wrong)
 
 
 def copied_for_one_seed(model, prompts):

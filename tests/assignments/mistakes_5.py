@@ -1,22 +1,11 @@
 """Wrong answers to Assignment 5, each with part of the message that its author gets."""
 
-import inspect
-from typing import Callable
-
 import torch
 
-from mistake import Mistake
+from mistake import Mistake, slip
 from reference_5 import (draw_regions, mean_write, principal_angles, principal_components, random_index_test,
                          set_coordinates,
                          traverse)
-
-
-def slip(function: Callable, right: str, wrong: str) -> str:
-    """A reference function's text with one piece of it exchanged."""
-    text = inspect.getsource(function)
-    if text.count(right) != 1:
-        raise ValueError(f"{function.__name__} holds {right!r} {text.count(right)} times")
-    return text.replace(right, wrong)
 
 
 def random_means(model, prompts, writers):

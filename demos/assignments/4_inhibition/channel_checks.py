@@ -4,8 +4,9 @@ import torch
 
 import slips_4 as slips
 import tinyheads as th
-from grading import Call, Model, Wrong, close, planted_module, random_int, same_shape
-from inputs_4 import MODEL, circuit, lazily, lists_of, loaded, number_rows, once, planted_case
+from grading import Call, Model, Wrong, close, same_shape
+from circuit_inputs import MODEL, circuit, lazily, loaded, once, planted, planted_prompts, some_prompts
+from inputs_4 import number_rows
 from tinyheads import causal
 
 SEE = "the handout, "
@@ -18,10 +19,10 @@ def calls_scores(generator):
     model = th.load(MODEL)
     calls = []
     for how, n_items, rank in [("mean", 5, 0), ("zero", 6, 1)]:
-        prompts = lists_of(generator, 16, n_items)
+        prompts = some_prompts(generator, 16, n_items)
         writers, reader = circuit(model, prompts)
         calls.append(Call((Model(MODEL), prompts, writers[min(rank, len(writers) - 1)], reader, how)))
-    built, prompts = planted_case(generator, 24)
+    built, prompts = planted(generator), planted_prompts(generator, 24)
     return [*calls, Call((Model(built.model), prompts, built.inhibition, built.mover, "mean"))]
 
 
@@ -60,14 +61,14 @@ def calls_channel(generator):
     """n is chosen where neither order has a near tie at the n-th place, on which rounding would decide."""
     calls = []
     model = th.load(MODEL)
-    found_on, tested_on = lists_of(generator, 16, 5), lists_of(generator, 16, 5)
+    found_on, tested_on = some_prompts(generator, 16, 5), some_prompts(generator, 16, 5)
     writers, reader = circuit(model, found_on)
-    built, planted_prompts = planted_case(generator, 24)
+    built = planted(generator)
     others = [th.Head(built.inhibition.layer,
                       head) for head in range(built.model.config.n_head) if head != built.inhibition.head][:1]
     for each, found_on, tested_on, writers, reader in [
             (Model(MODEL), found_on, tested_on, writers[:2], reader),
-            (Model(built.model), planted_prompts, planted_module().laundry_prompts(20, random_int(generator, 0, 10**6)),
+            (Model(built.model), planted_prompts(generator, 24), planted_prompts(generator, 20),
              [*others, built.inhibition], built.mover)]:
         both = slips.both_scores(each.load(), found_on, writers, reader)
         ordered = [scores.sort(descending=True).values for scores in both]

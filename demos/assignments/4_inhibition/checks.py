@@ -12,7 +12,8 @@ import tinyheads as th
 from channel_checks import (calls_channel, calls_scores, check_chosen, check_cost, check_scores, planted_channel,
                             planted_scores, shape_scores)
 from grading import Call, Exercise, Model, Part, Wrong, close, random_int, same_shape
-from inputs_4 import MODEL, circuit, lists_of, loaded, number_rows, once, planted_case
+from circuit_inputs import MODEL, circuit, loaded, once, planted, planted_prompts, some_prompts
+from inputs_4 import number_rows
 from tinyheads import causal
 
 CAUSAL = ("remove", "restrict", "derangement", "attention_to_items", "attention_on", "inhibition_heads", "mover_heads",
@@ -25,11 +26,10 @@ SEE = "the handout, "
 
 
 def calls_look(generator):
-    built, planted_prompts = planted_case(generator, 24)
-    return [Call((Model(MODEL), lists_of(generator, 30, 5))), Call((Model(MODEL),
-                                                                    lists_of(generator, 20,
-                                                                             random_int(generator, 6, 8)))),
-            Call((Model(built.model), planted_prompts))]
+    built = planted(generator)
+    return [Call((Model(MODEL), some_prompts(generator, 30, 5))),
+            Call((Model(MODEL), some_prompts(generator, 20, random_int(generator, 6, 8)))),
+            Call((Model(built.model), planted_prompts(generator, 24)))]
 
 
 def two_tables(output: object, model: th.GPT2) -> tuple:
@@ -175,7 +175,7 @@ def shape_remove(calls, outputs):
 def calls_preference(generator):
     calls = []
     for n, n_items in [(20, 4), (15, 7)]:
-        prompts = lists_of(generator, n, n_items)
+        prompts = some_prompts(generator, n, n_items)
         pattern = (2 * torch.randn(prompts.tokens.shape, generator=generator)).softmax(-1)
         calls.append(Call((pattern, prompts)))
     return calls

@@ -10,7 +10,7 @@ from torch import Tensor
 import slips_5 as slips
 import tinyheads as th
 from grading import Call, Exercise, Model, Part, Wrong, close, same_shape
-from inputs_5 import MODEL, heads_of_model, lazily, once, planted, planted_prompts, some_prompts
+from circuit_inputs import MODEL, heads_of_model, lazily, once, planted, planted_prompts, some_prompts
 from steering_checks import (calls_draw, calls_test, calls_traverse, check_attention, check_codes, check_control,
                              check_drawn, check_owners, check_picture, check_rate, planted_test, planted_traverse,
                              shape_traverse)

@@ -9,13 +9,19 @@ from torch import Tensor
 
 import slips_5 as slips
 import tinyheads as th
+from circuit_inputs import MODEL, found_subspace, heads_of_model, lazily, once, planted, planted_prompts, some_prompts
 from grading import Call, Model, Wrong, close, random_int, same_shape
-from inputs_5 import (MODEL, found_subspace, heads_of_model, lazily, once, planted, planted_prompts, several,
-                      some_prompts)
 from tinyheads import subspace
 
 WALK = 'the handout, "Traversal"'
 TESTING = 'the handout, "The test"'
+
+
+def several(output: object, names: tuple) -> tuple:
+    """A tuple of that many, or `Wrong`."""
+    if not isinstance(output, (tuple, list)) or len(output) != len(names):
+        raise Wrong(f"the result should be {len(names)} things: ({', '.join(names)})")
+    return tuple(output)
 
 
 # --- 5.5 walking through it --------------------------------------------------------------------------------------

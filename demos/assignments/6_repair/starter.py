@@ -1,0 +1,189 @@
+"""Assignment 6: repairing the Laundry List. The handout is README.md; hand in this file, filled in.
+
+Axes: B prompt, T position, D d_model, K d_head, N item of the list, k dimension of the subspace, V vocabulary. From 0.
+`prompts` has .tokens [B, T], .positions [B, N], .index [B], .candidates [B, N], .end (an int). Bases: orthonormal rows.
+While you are graded the library's functions that an exercise is about raise an error; docstrings name what is open.
+"""
+
+import copy  # noqa: F401  (6.3)
+
+import torch
+
+import tinyheads as th
+from tinyheads import causal, edit, subspace  # noqa: F401
+
+torch.set_grad_enabled(False)                                # 6.4 by gradient descent: with torch.enable_grad(): ...
+
+
+# --- worked examples ----------------------------------------------------------------------------------------
+
+
+def accuracy(model, prompts, edits=()):
+    """The share of prompts for which the right candidate has the largest logit at END. (Done for you; use it.)"""
+    logits = model(prompts.tokens, th.Stream(edits=list(edits)))[:, prompts.end]    # [B, V]
+    among_candidates = logits.gather(1, prompts.candidates)                         # [B, N]
+    return (among_candidates.argmax(dim=1) == prompts.index).double().mean().item()
+
+
+def stream_at_end(model, prompts, where):
+    """The stream at END just before a read ("L1.attn", say), in each prompt: [B, D]. (Done for you.)"""
+    seen = []
+
+    def look(x):                                             # [B, T, D]
+        seen.append(x[:, prompts.end])                       # [B, D]
+        return x                                             # unchanged: this edit only looks
+
+    model(prompts.tokens, th.Stream(edits=[th.Edit(where, look, of="stream")]))
+    return seen[0]
+
+
+def head_write_at_end(model, prompts, head):
+    """What one head writes at END, in each prompt: [B, D]. (Done for you.)"""
+    stream = th.Stream(record=True)
+    model(prompts.tokens, stream)
+    return stream.writes[str(head)][:, prompts.end]          # [B, T, D] -> [B, D]
+
+
+# --- 6.1 setting coordinates -------------------------------------------------------------------------------------
+
+
+def set_coordinates(x, basis, new, positions):
+    """x with other coordinates in the subspace at some positions: a new [B, T, D].
+
+    x: [B, T, D]; basis: [k, D]; positions: a list of P ints; new: [B, P, k], for each prompt at each of them.
+    """
+    raise NotImplementedError("6.1 set_coordinates")
+
+
+# --- 6.2 the right code, given -----------------------------------------------------------------------------------
+
+
+def give_the_code(model, found_on, judged_on, basis, where, seed):
+    """What giving END the right place's code does for the answer. A dict:
+
+        "codes"          [N, k]  the mean coordinates of the stream at END just before `where`, by the answer's place,
+                                 found on `found_on`
+        "control"        [k, D]  a random subspace of the same width, drawn from `seed`
+        "control codes"  [N, k]  the codes in it, found in the same way
+        "before"         accuracy on `judged_on`, a float, with nothing changed
+        "logits"         [B, N]  the candidates' logits at END, on `judged_on`, with END's coordinates in the subspace
+                         set, just before `where`, to the code of prompt b's right place
+        "after"          the accuracy of these
+        "control after"  the same in the control, with its own codes
+
+    found_on, judged_on: two batches of prompts; basis: [k, D]; where: "L1.attn", say; seed: an int.
+    Open: edit.set_coordinates(basis, values, prompts.end), values [B, k], which makes the function for an Edit;
+    subspace.coordinates, subspace.mean_by_index(rows [B, k], index [B], N), subspace.random_subspace(D, k, seed).
+    """
+    raise NotImplementedError("6.2 give_the_code")
+
+
+# --- 6.3 the same head, other weights ----------------------------------------------------------------------------
+
+
+def edit_weights(model, head, basis, M):
+    """A copy of the model in which a head's coordinates in the subspace become c @ M, and what was changed:
+    (edited, report).
+
+    head: a th.Head; basis: [k, D]; M: [k, k]. The model that was handed in stays as it is.
+    W_O of all heads of a layer stands in model.h[layer].attn.c_proj.weight [H * K, D], head 0's K rows first.
+    report: edit.WeightEdit(head, rank, relative_norm, factors): the change's rank, an int (its singular values above
+    1e-5 of the largest); its Frobenius norm divided by that of the head's W_O, a float; the singular values of M,
+    a tuple of k floats, largest first. Open: edit.WeightEdit.
+    """
+    raise NotImplementedError("6.3 edit_weights")
+
+
+# --- 6.4 which M? ------------------------------------------------------------------------------------------------
+
+
+def fit(model, head, basis, codes, train, where, hold):
+    """The M [k, k] for which mean over prompts of |s + c (M - 1) - codes[index]|^2, plus hold * |M - 1|^2, is least.
+
+    s, c: coordinates [k] at END of the stream just before `where`, and of the head's write. Both |.|^2 are sums of
+    squares over all entries.
+    head: a th.Head, in a layer before `where`; basis: [k, D]; codes: [N, k], coordinates that the readers understand;
+    train: prompts; hold: a float, 0 or more. No weight of the model is changed. Open: tinyheads.edit.
+    """
+    raise NotImplementedError("6.4 fit")
+
+
+# --- 6.5 what it broke -----------------------------------------------------------------------------------------------
+
+
+def what_it_broke(model, edited, tasks, text):
+    """What both models can do: a dict from each name in `tasks` to its accuracy (before, after), and "perplexity" to
+    that of `text` (before, after).
+
+    model, edited: before and after; tasks: a dict from names to prompts; text: tokens [B, T]. All are floats.
+    """
+    raise NotImplementedError("6.5 what_it_broke")
+
+
+# --- 6.6 your judgement ----------------------------------------------------------------------------------------------
+
+# A line "MEASURED = ..." that `python starter.py` printed, of the edit that you write about, pasted here:
+MEASURED = {}
+
+# 150 to 800 words on the questions of the handout ("The judgement"), with your figures in it:
+JUDGEMENT = """
+"""
+
+
+def judgement():
+    """(MEASURED, JUDGEMENT). Once both are filled in, put `return MEASURED, JUDGEMENT` here."""
+    raise NotImplementedError("6.6 judgement")
+
+
+# --- your own numbers ------------------------------------------------------------------------------------------------
+
+TRAIN_LENGTH = 8                                             # of 3, 5, 8, 10: the lists that M is fitted on
+HOLDS = (0.1, 1.0, 10.0)                                     # try others
+
+
+def circuit(model, tokenizer):
+    """The three heads that look at the mentions most in the layers before the mover, and the mover."""
+    prompts = th.laundry_list(tokenizer, 200, 5, seed=1)
+    answer = prompts.positions.gather(1, prompts.index[:, None])
+    on_answer = causal.attention_on(model, prompts, answer)                         # [L, H]
+    on_answer[0] = -1
+    mover = th.Head(*divmod(int(on_answer.argmax()), model.config.n_head))
+    return causal.strongest(causal.attention_on(model, prompts, prompts.mentions)[:mover.layer], 0.0, "")[:3], mover
+
+
+def main():
+    model, tokenizer = th.load("tiny"), th.load_tokenizer("tiny")
+    writers, mover = circuit(model, tokenizer)
+    where, found = f"L{mover.layer}.attn", {}
+    print("mover:", mover, "  heads that look at the mentions most:", *writers, "  edits before:", where)
+    print("\nthe right code, given (6.2):  items  before  after  random subspace")
+    for N in (3, 5, 8, 10):
+        recall = th.ordinal_recall(tokenizer, 400, N, seed=10 + N)
+        writes = subspace.writes_at_end(model, recall, [str(writer) for writer in writers])
+        basis = subspace.principal_components(subspace.mean_by_index(writes, recall.index, N), min(3, N - 1))
+        lists = th.laundry_list(tokenizer, 400, N, seed=20 + N)
+        found[N] = basis, give_the_code(model, recall, lists, basis, where, seed=30 + N)
+        print(f"{N:35} {found[N][1]['before']:7.3f} {found[N][1]['after']:6.3f} {found[N][1]['control after']:8.3f}")
+
+    tasks = {f"lists of {N}": th.laundry_list(tokenizer, 400, N, seed=50 + N) for N in (3, 5, 8, 10)}
+    tasks |= {f"recall of {N}": th.ordinal_recall(tokenizer, 400, N, seed=60 + N) for N in (5, 8)}
+    tasks["IOI"] = th.ioi(tokenizer, 400, seed=70, pairs="test")
+    text = th.lists.everyday_text(tokenizer, 400, seed=80, pairs="test")
+    basis, codes = found[TRAIN_LENGTH][0], found[TRAIN_LENGTH][1]["codes"]
+    train = th.laundry_list(tokenizer, 400, TRAIN_LENGTH, seed=40)
+    for hold in HOLDS:
+        print(f"\nthe weights, edited (6.3, 6.4), fitted on lists of {TRAIN_LENGTH} with hold = {hold}:")
+        edited = model
+        for head in writers:                                 # one after another, each on what the others left
+            M = fit(edited, head, basis, codes, train, where, hold)
+            edited, report = edit_weights(edited, head, basis, M)
+            print("   ", report)
+        measured = what_it_broke(model, edited, tasks, text)
+        print("what it broke (6.5):")
+        for name, (before, after) in measured.items():
+            print(f"    {name:15} {before:7.3f} -> {after:7.3f}")
+        print("MEASURED =", {name: tuple(round(value, 4) for value in pair) for name, pair in measured.items()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Assignment 6 as it should be handed in: full marks. Beside what is open, written without the library's answers."""
+
+import copy
+
+import torch
+
+import tinyheads as th
+from tinyheads import edit
+
+
+def accuracy(model, prompts, edits=()):
+    logits = model(prompts.tokens, th.Stream(edits=list(edits)))[:, prompts.end]
+    return (logits.gather(1, prompts.candidates).argmax(dim=1) == prompts.index).double().mean().item()
+
+
+def stream_at_end(model, prompts, where):
+    seen = []
+    model(prompts.tokens, th.Stream(edits=[th.Edit(where, lambda x: seen.append(x[:, prompts.end]) or x, of="stream")]))
+    return seen[0]
+
+
+def head_write_at_end(model, prompts, head):
+    stream = th.Stream(record=True)
+    model(prompts.tokens, stream)
+    return stream.writes[str(head)][:, prompts.end]
+
+
+def set_coordinates(x, basis, new, positions):
+    here = x[:, positions]                                                          # [B, P, D]
+    x = x.clone()
+    x[:, positions] = here + (new - here @ basis.T) @ basis
+    return x
+
+
+def codes_of(model, prompts, basis, where):
+    points = stream_at_end(model, prompts, where) @ basis.T                         # [B, k]
+    return torch.stack([points[prompts.index == i].mean(0) for i in range(prompts.positions.shape[1])])
+
+
+def given(model, prompts, basis, values, where):
+    """The candidates' logits with END's coordinates set to values [B, k]: [B, N]."""
+    change = edit.set_coordinates(basis, values, prompts.end)
+    logits = model(prompts.tokens, th.Stream(edits=[th.Edit(where, change, of="stream")]))
+    return logits[:, prompts.end].gather(1, prompts.candidates)
+
+
+def share_right(logits, prompts):
+    return (logits.argmax(dim=1) == prompts.index).double().mean().item()
+
+
+def give_the_code(model, found_on, judged_on, basis, where, seed):
+    generator = torch.Generator().manual_seed(seed)
+    control = torch.linalg.qr(torch.randn(basis.shape, generator=generator).T).Q.T  # [k, D]
+    codes, others = (codes_of(model, found_on, rows, where) for rows in (basis, control))
+    logits = given(model, judged_on, basis, codes[judged_on.index], where)
+    by_control = given(model, judged_on, control, others[judged_on.index], where)
+    return {"codes": codes, "control": control, "control codes": others, "before": accuracy(model, judged_on),
+            "logits": logits, "after": share_right(logits, judged_on),
+            "control after": share_right(by_control, judged_on)}
+
+
+def edit_weights(model, head, basis, M):
+    edited, K = copy.deepcopy(model), model.config.d_head
+    rows = slice(head.head * K, (head.head + 1) * K)
+    W_O = edited.h[head.layer].attn.c_proj.weight[rows]                             # [K, D]
+    change = W_O @ basis.T @ (M - torch.eye(len(M))) @ basis                        # [K, D]
+    rank = int(torch.linalg.matrix_rank(change, rtol=1e-5))
+    size = (change.norm() / W_O.norm()).item()
+    W_O += change
+    return edited, edit.WeightEdit(head, rank, size, tuple(torch.linalg.svdvals(M).tolist()))
+
+
+def fit(model, head, basis, codes, train, where, hold):
+    stream = stream_at_end(model, train, where) @ basis.T                           # [B, k]
+    own = head_write_at_end(model, train, head) @ basis.T                           # [B, k]
+    left = codes[train.index] - stream                                              # for c (M - 1) to be
+    k, B = len(basis), len(own)
+    rows = torch.cat([own / B**0.5, hold**0.5 * torch.eye(k)])                      # [B + k, k]
+    return torch.eye(k) + torch.linalg.lstsq(rows, torch.cat([left / B**0.5, torch.zeros(k, k)])).solution
+
+
+def perplexity(model, text):
+    log_p = model(text)[:, :-1].log_softmax(-1)                                     # [B, T - 1, V]
+    return (-log_p.gather(2, text[:, 1:, None]).mean()).exp().item()
+
+
+def what_it_broke(model, edited, tasks, text):
+    found = {name: (accuracy(model, prompts), accuracy(edited, prompts)) for name, prompts in tasks.items()}
+    return found | {"perplexity": (perplexity(model, text), perplexity(edited, text))}
+
+
+MEASURED = {"lists of 5": (0.9125, 0.7825), "lists of 8": (0.4475, 0.4425), "recall of 5": (0.9975, 0.985),
+            "IOI": (0.9975, 0.92), "perplexity": (8.2041, 9.1367)}
+JUDGEMENT = """
+The edit was to help with lists of 8 and did not: 0.448 before, 0.443 after. With 400 prompts the standard error of
+one such figure is about 0.025, so these two cannot be told apart. Shorter lists paid for it: lists of 5 fell from
+0.9125 to 0.7825, five standard errors, and that is damage to the very thing that was to be mended.
+
+Outside the task the damage is smaller, but it is there. IOI fell from 99.75% to 92%, far more than chance would do,
+and the everyday text became harder, its perplexity going from 8.20 to 9.14. Recall of 5 went from 0.9975 to 0.985,
+six prompts in 400, which is about two standard errors: perhaps nothing.
+
+Why did it not help? Given the right code, the readers find the answer, so they are not at fault. The matrix can
+only move what its heads have written, and these heads look at one mention each: what was not gathered no change of
+W_O can bring back. A fit on the attention pattern would have to show whether that is the reason. I would not keep
+this edit.
+"""
+
+
+def judgement():
+    return MEASURED, JUDGEMENT
