@@ -1,18 +1,17 @@
 """Speed and memory, as ratios to a baseline in the same run. Not a test: machines differ, and so do hours.
 
-    python demos/benchmark.py [--threads N] [--rounds N]
+    python demos/benchmark.py [--threads N] [--rounds N] [--device cuda] [--sizes 355M,774M,1558M]
 
-Each pair is run in turn, a round of one and a round of the other, and the medians are compared;
-the spread is from the fastest to the slowest round. Nothing but tinyheads' own packages is needed.
+Each pair is run in turn, a round of one and a round of the other, and the medians are compared; the spread is
+from the fastest to the slowest round. Nothing but tinyheads' own packages is needed. Where Hugging Face
+transformers or TransformerLens are installed, they are compared with as well (benchmark_peers.py says how to
+install them); --sizes adds the larger models, predicted and measured, which takes minutes (benchmark_sizes.py).
 """
 
-import argparse
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +20,13 @@ import torch.nn.functional as F
 
 import tinyheads as th
 from common import say, table
+from timing import begin, in_turn, load, options, ratio, shown
 from tinyheads.safetensors_file import write_safetensors
 
-parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-parser.add_argument("--threads", type=int, default=os.cpu_count(), help="torch's threads (default: %(default)s)")
-parser.add_argument("--rounds", type=int, default=5, help="rounds of each (default: %(default)s)")
-parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+parser = options(__doc__.split("\n")[0])
+parser.add_argument("--sizes", help="larger models, with commas between: 355M,774M,1558M")
 arguments = parser.parse_args()
-torch.set_num_threads(arguments.threads)
-device = torch.device(arguments.device)
+device = begin(arguments)
 rows = []
 COLD_READ = """
 import os, sys, tinyheads
@@ -62,29 +59,12 @@ def plain_gpt2(weights: dict, tokens: torch.Tensor, n_layer: int, n_head: int) -
     return F.linear(F.layer_norm(x, (D,), weights["ln_f.weight"], weights["ln_f.bias"]), weights["wte.weight"])
 
 
-def timed(run) -> float:
-    """Seconds that one run takes."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
 def compare(what: str, ours, baseline, target: str) -> None:
     """Run both in turn, and note the ratio of their medians."""
-    ours(), baseline()  # warm up
-    times = [(timed(ours), timed(baseline)) for _ in range(arguments.rounds)]
-    mine, theirs = zip(*times)
-    shown = [f"{statistics.median(t):.3f} s ({min(t):.3f} to {max(t):.3f})" for t in (mine, theirs)]
-    rows.append([what, *shown, f"{statistics.median(mine) / statistics.median(theirs):.2f}", target])
+    mine, theirs = in_turn(ours, baseline, arguments.rounds, device)
+    rows.append([what, shown(mine), shown(theirs), f"{ratio(mine, theirs):.2f}", target])
     say(f"{what}: {rows[-1][3]}")
 
-
-load = os.getloadavg()
-say(f"threads {arguments.threads}, device {device}, rounds {arguments.rounds}, load before: {load[0]:.2f}")
 
 # %% The forward pass, batch 4 of 256 tokens, random weights of 124M's size
 config = th.OPENAI_SIZES["124M"]
@@ -113,8 +93,8 @@ L, H, D, K = heads.W_Q.shape
 left, right = torch.randn(L * H * K, D, device=device), torch.randn(D, H * K, device=device)
 
 
-def bare_products():
-    for _ in "QKV":
+def bare_products(modes: str = "QKV"):
+    for _ in modes:
         for layer in range(1, L):
             left[:layer * H * K] @ right  # strictly earlier writers, one layer of readers
 
@@ -124,7 +104,9 @@ def all_component_scores():
     return [th.component_scores(heads, mode, ov) for mode in "QKV"]
 
 
-compare("component scores, 3 modes / bare matrix products", all_component_scores, bare_products, "<= 2, aim 1.3")
+compare("component scores, 3 modes / bare matrix products", all_component_scores, bare_products, "<= 1.5")
+compare("whole-head scores, a mode / a third of those products", lambda: th.composition_scores(heads, "Q"),
+        lambda: bare_products("Q"), "(none)")
 compare("SVDs of all heads, OV and QK / bare matrix products", lambda: (th.ov_svd(heads), th.qk_svd(heads)),
         bare_products, "(none)")
 
@@ -135,7 +117,8 @@ if device.type == "cpu":
         write_safetensors(path, {name: parameter.numpy() for name, parameter in weights.items()})
         say(f"file: {path.stat().st_size / 1e6:.0f} MB, in the page cache")
         compare("th.load / np.fromfile", lambda: th.load(path), lambda: np.fromfile(path, dtype=np.uint8), "<= 2")
-        compare("th.load_heads / np.fromfile", lambda: th.load_heads(path), lambda: np.fromfile(path, dtype=np.uint8), "(none)")
+        compare("th.load_heads / np.fromfile", lambda: th.load_heads(path),
+                lambda: np.fromfile(path, dtype=np.uint8), "(none)")
         if sys.platform == "linux":  # which tells how many bytes a process took from the disk
             size = path.stat().st_size
             got = int(subprocess.run([sys.executable, "-c", COLD_READ, str(path)], capture_output=True, text=True,
@@ -143,5 +126,12 @@ if device.type == "cpu":
             rows.append(["bytes load_heads reads of a cold file", f"{got / 1e6:.0f} MB", f"{size / 1e6:.0f} MB",
                          f"{got / size:.2f}", "< 0.33"])
 
-say(f"\nload after: {os.getloadavg()[0]:.2f}")
+say(f"\n{load()}")
 say(table(rows, ["what", "ours: median (spread)", "baseline: median (spread)", "ratio", "target"]))
+
+# %% Other libraries, where they are installed; larger models, where they are asked for
+here = Path(__file__).parent
+same = ["--threads", str(arguments.threads), "--device", arguments.device]
+subprocess.run([sys.executable, here / "benchmark_peers.py", "--rounds", str(arguments.rounds), *same], check=True)
+if arguments.sizes:
+    subprocess.run([sys.executable, here / "benchmark_sizes.py", "--sizes", arguments.sizes, *same], check=True)

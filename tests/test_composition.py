@@ -5,6 +5,7 @@ import torch
 
 import tinyheads as th
 from helpers import random_model
+from tinyheads.composition import BLOCK
 
 SIZES = dict(n_vocab=20, n_ctx=8, n_embd=24, n_layer=4, n_head=3)
 
@@ -81,6 +82,36 @@ def planted(mode, component=2, strength=6.0, seed=0):
     config = th.GPT2Config(n_vocab=2, n_ctx=2, n_embd=D, n_layer=L, n_head=16)
     zero = torch.zeros(L, H, K)
     return th.Heads(config, W_Q, W_K, W_V, W_O, zero, zero, zero, torch.zeros(L, D), True)
+
+
+@pytest.mark.parametrize("mode", "QKV")
+def test_whole_head_scores_are_the_weighted_mean_of_component_scores(mode):
+    """The same identity for all pairs, in a stream of several blocks of rows, the last one short."""
+    heads = th.Heads.of(random_model(dict(n_vocab=5, n_ctx=4, n_embd=2 * BLOCK + 8, n_layer=3, n_head=6), seed=7))
+    scale = th.ov_svd(heads).scale
+    weight = scale**2 / (scale**2).sum(-1, keepdim=True)                                       # [L, H, K]
+    squares = torch.einsum("lhk,lhkmn->lhmn", weight, th.component_scores(heads, mode) ** 2)    # [L, H, L, H]
+    torch.testing.assert_close(th.composition_scores(heads, mode), squares.sqrt(), rtol=1e-4, atol=1e-5)
+    assert squares.count_nonzero() == 3 * 6 * 6
+
+
+def test_scores_of_one_layer_are_zero_for_nothing_comes_later():
+    heads = th.Heads.of(random_model(dict(n_vocab=5, n_ctx=4, n_embd=8, n_layer=1, n_head=2)))
+    for mode in "QKV":
+        assert th.composition_scores(heads, mode).tolist() == [[[[0.0] * 2]] * 2]
+        assert th.component_scores(heads, mode).shape == (1, 2, 4, 1, 2) and th.component_scores(heads, mode).max() == 0
+
+
+def test_a_reader_that_hears_nothing_of_a_writer_scores_almost_zero():
+    """The worst case for rounding: everything cancels. The sum over [D, D] leaves less than 1e-4."""
+    heads = th.Heads.of(random_model(dict(n_vocab=5, n_ctx=4, n_embd=192, n_layer=2, n_head=12), seed=8))
+    W_O = heads.W_O.clone()
+    W_O[0, 0, 1:] = 0                                                                           # writes one direction,
+    direction = W_O[0, 0, 0] / W_O[0, 0, 0].norm()                                              # [D]
+    W_Q = heads.W_Q - direction[:, None] * (direction @ heads.W_Q)[:, :, None]                  # which nobody reads
+    deaf = th.Heads(heads.config, W_Q, heads.W_K, heads.W_V, W_O, heads.b_Q, heads.b_K, heads.b_V, heads.b_O, True)
+    scores = th.composition_scores(deaf, "Q")[0, :, 1]
+    assert scores[0].max() < 1e-4 and scores[1:].min() > 1e-2
 
 
 @pytest.mark.parametrize("mode", "QKV")

@@ -20,11 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from tinyheads.checkpoint import open_checkpoint
+from tinyheads.checkpoint import Checkpoint, open_checkpoint
 from tinyheads.config import GPT2Config
 from tinyheads.download import locate
 from tinyheads.errors import HeadError
@@ -100,35 +99,35 @@ def load_heads(path: str | Path, fold: bool = True, verify: bool = False) -> Hea
     Works for a file with no embeddings and no MLPs. Raises CheckpointError for one without heads.
     """
     checkpoint = open_checkpoint(locate(path), verify)
-    names = ["ln_1.weight", "ln_1.bias", "attn.c_attn.weight", "attn.c_attn.bias",
-             "attn.c_proj.weight", "attn.c_proj.bias"]
-    tensors = {}
-    for layer in range(checkpoint.config.n_layer):
-        for name in names:
-            array = checkpoint[f"h.{layer}.{name}"]
-            tensors[f"h.{layer}.{name}"] = torch.from_numpy(np.array(array))  # a copy: the map is read-only
-    return heads_from(checkpoint.config, tensors, fold)
+    return heads_from(checkpoint.config, checkpoint, fold)
 
 
-def heads_from(config: GPT2Config, tensors: dict[str, Tensor], fold: bool) -> Heads:
-    """Split the fused attention matrices by head, and fold LayerNorm into them."""
+def heads_from(config: GPT2Config, tensors: dict[str, Tensor] | Checkpoint, fold: bool) -> Heads:
+    """Split the fused attention matrices by head, and fold LayerNorm into them.
+
+    Layer by layer, so that a file's tensors are never all in memory beside the result.
+    """
     L, H, D, K = config.n_layer, config.n_head, config.n_embd, config.d_head
 
-    def stacked(name: str) -> Tensor:
-        return torch.stack([tensors[f"h.{layer}.{name}"].float() for layer in range(L)])
+    def tensor(layer: int, name: str) -> Tensor:
+        found = tensors[f"h.{layer}.{name}"]
+        return found.float() if isinstance(found, Tensor) else torch.tensor(found)    # a file's array is copied
 
-    W_QKV = stacked("attn.c_attn.weight").view(L, D, 3, H, K).permute(2, 0, 3, 1, 4)  # [3, L, H, D, K]
-    b_QKV = stacked("attn.c_attn.bias").view(L, 3, H, K).transpose(0, 1)              # [3, L, H, K]
-    W_O = stacked("attn.c_proj.weight").view(L, H, K, D)
-    b_O = stacked("attn.c_proj.bias")                                                 # [L, D]
-    if fold:
-        gain, bias = stacked("ln_1.weight"), stacked("ln_1.bias")                     # [L, D]
-        b_QKV = b_QKV + torch.einsum("ld,nlhdk->nlhk", bias, W_QKV)                   # [3, L, H, K]
-        W_QKV = W_QKV * gain[:, None, :, None]                                        # row d times gain d
-        W_QKV = W_QKV - W_QKV.mean(dim=3, keepdim=True)                               # columns of mean 0 over D
-        W_O = W_O - W_O.mean(dim=3, keepdim=True)                                     # rows of mean 0 over D
-        b_O = b_O - b_O.mean(dim=1, keepdim=True)
-    return Heads(config, *W_QKV.contiguous(), W_O, *b_QKV.contiguous(), b_O, folded=fold)
+    zeros = tensor(0, "attn.c_proj.bias").new_zeros                                   # on the tensors' device
+    W_QKV, b_QKV, W_O, b_O = zeros(3, L, H, D, K), zeros(3, L, H, K), zeros(L, H, K, D), zeros(L, D)
+    for layer in range(L):
+        W = tensor(layer, "attn.c_attn.weight").view(D, 3, H, K).permute(1, 2, 0, 3)  # [3, H, D, K]
+        b = tensor(layer, "attn.c_attn.bias").view(3, H, K)
+        W_out = tensor(layer, "attn.c_proj.weight").view(H, K, D)
+        b_out = tensor(layer, "attn.c_proj.bias")                                     # [D]
+        if fold:
+            b = b + torch.einsum("d,nhdk->nhk", tensor(layer, "ln_1.bias"), W)        # [3, H, K]
+            W = W * tensor(layer, "ln_1.weight")[:, None]                             # row d times gain d
+            W = W - W.mean(dim=2, keepdim=True)                                       # columns of mean 0 over D
+            W_out = W_out - W_out.mean(dim=2, keepdim=True)                           # rows of mean 0 over D
+            b_out = b_out - b_out.mean()
+        W_QKV[:, layer], b_QKV[:, layer], W_O[layer], b_O[layer] = W, b, W_out, b_out
+    return Heads(config, *W_QKV, W_O, *b_QKV, b_O, folded=fold)
 
 
 @dataclass(frozen=True)
@@ -156,21 +155,27 @@ def qk_svd(heads: Heads) -> SVD:
 
 
 def thin_svd(A: Tensor, B: Tensor) -> SVD:
-    """The SVD of A B^T, with A and B [L, H, D, K], without ever making the [D, D] product."""
+    """The SVD of A B^T, with A and B [L, H, D, K], without ever making the [D, D] product.
+
+    Layer by layer, so that little is held beside the factors and the result.
+    """
+    L, H, D, K = A.shape
+    read, scale, write = A.new_empty(L, H, K, D), A.new_empty(L, H, K), A.new_empty(L, H, K, D)
     with one_thread():
-        Q_1, R_1 = torch.linalg.qr(A)                              # [L, H, D, K], [L, H, K, K]
-        Q_2, R_2 = torch.linalg.qr(B)
-        U, scale, Vt = torch.linalg.svd(R_1 @ R_2.transpose(2, 3))  # [L, H, K, K], [L, H, K], [L, H, K, K]
-    read = (Q_1 @ U).transpose(2, 3)                           # [L, H, K, D]
-    write = Vt @ Q_2.transpose(2, 3)                           # [L, H, K, D]
-    largest = write.abs().argmax(dim=-1, keepdim=True)         # [L, H, K, 1]
-    sign = write.gather(-1, largest).sign()                    # an SVD leaves both signs of a pair open
-    return SVD((read * sign).contiguous(), scale, (write * sign).contiguous())
+        for layer in range(L):
+            Q_1, R_1 = torch.linalg.qr(A[layer])                                 # [H, D, K], [H, K, K]
+            Q_2, R_2 = torch.linalg.qr(B[layer])
+            U, scale[layer], Vt = torch.linalg.svd(R_1 @ R_2.transpose(1, 2))    # [H, K, K], [H, K], [H, K, K]
+            rows = Vt @ Q_2.transpose(1, 2)                                      # [H, K, D]
+            largest = rows.abs().argmax(dim=-1, keepdim=True)                    # [H, K, 1]
+            sign = rows.gather(-1, largest).sign()                               # an SVD leaves a pair's signs open
+            read[layer], write[layer] = (Q_1 @ U).transpose(1, 2) * sign, rows * sign
+    return SVD(read, scale, write)
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """For many small factorisations: threads gain nothing there, and on a busy machine wait for each other for seconds."""
+    """For many small factorisations: threads gain nothing there, and on a busy machine wait for each other."""
     n = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
