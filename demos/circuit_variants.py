@@ -37,8 +37,8 @@ import tinyheads as th
 import variant_levellings as level
 from common import heads_to_read, options, say, table
 from held_out_edges import HELD_OUT
-from tinyheads.channels import unit, whitening
-from tinyheads.composition import MODES, reader_rows
+from tinyheads.channels import whitening
+from tinyheads.composition import MODES, reader_rows, unit
 from tinyheads.progress import Progress
 from tinyheads.tasks import circuit_pairs
 from variant_levellings import WRITERS, Scores

@@ -18,8 +18,7 @@ from typing import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from tinyheads.channels import unit
-from tinyheads.composition import lengths_read
+from tinyheads.composition import lengths_read, unit
 from tinyheads.heads import one_thread
 from variant_levellings import WRITERS, Scores, as_it_is, by_reader, later_pairs, pair_mean
 

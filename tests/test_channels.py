@@ -6,8 +6,8 @@ import torch
 import tinyheads as th
 from helpers import random_model
 from test_composition import planted, read_circuit
-from tinyheads.channels import distances, unit, whitened_component_scores, whitening, writer_rows
-from tinyheads.composition import reader_rows
+from tinyheads.channels import distances, whitened_component_scores, whitening, writer_rows
+from tinyheads.composition import reader_rows, unit
 from tinyheads.heads import one_thread
 
 SIZES = dict(n_vocab=20, n_ctx=8, n_embd=24, n_layer=4, n_head=3)  # d_head 8

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tinyheads.composition import MODES, lengths_read, nonzero, reader_rows
+from tinyheads.composition import MODES, lengths_read, nonzero, reader_rows, rows_of, unit
 from tinyheads.errors import HeadError
 from tinyheads.heads import SVD, Component, Head, Heads, block_of, check_place, degenerate_blocks, one_thread, ov_svd
 from tinyheads.progress import Progress
@@ -29,14 +29,7 @@ from tinyheads.progress import Progress
 
 def writer_rows(heads: Heads) -> Tensor:
     """What each head writes, as K rows over the stream: [L, H, K, D], whose Gram matrix is OV^T OV."""
-    with one_thread():
-        R = torch.linalg.qr(heads.W_V, mode="r").R                    # [L, H, K, K]
-    return R @ heads.W_O                                              # [L, H, K, D]
-
-
-def unit(rows: Tensor) -> Tensor:
-    """Each head's rows [L, H, K, D] scaled to Frobenius norm 1."""
-    return rows / nonzero(rows.norm(dim=(2, 3), keepdim=True))
+    return rows_of(heads.W_O.transpose(2, 3), heads.W_V)
 
 
 def whitening(heads: Heads) -> Tensor:
