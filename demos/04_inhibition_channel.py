@@ -43,9 +43,8 @@ say(f"{name}: {n} lists of {N_ITEMS} items, crossed off by {by} (seed {seed}), s
 # right, on the answer's place in the list: mover heads.
 
 # %%
-answers = prompts.positions.gather(1, prompts.index[:, None])                  # [B, 1]
 on_mentions = causal.attention_on(model, prompts, prompts.mentions)            # [L, H]
-on_answer = causal.attention_on(model, prompts, answers)                       # [L, H]
+on_answer = causal.attention_on(model, prompts, causal.answer_places(prompts)) # [L, H]
 figure, axes = plots.new_figure(12, 4, columns=2)
 for panel, attention, what in [(axes[0, 0], on_mentions, "the crossed-off mentions"), (axes[0, 1], on_answer, "the answer's place")]:
     plots.draw_map(panel, attention, "head", "layer", f"END's attention on {what} ({name})",

@@ -88,7 +88,7 @@ def strongest_heads(find, places, layers, n_heads):
 seen = lists.laundry_list(tokenizer, min(n, 300), 5, by, SEED_HEADS)   # other lists than those judged on
 if model.config.n_layer < 2:
     raise th.HeadError(f"{name} has one layer: no head can read what another wrote")
-answer_place = seen.positions.gather(1, seen.index[:, None])
+answer_place = causal.answer_places(seen)                       # [B, 1]
 movers = strongest_heads(lambda: causal.mover_heads(model, seen), answer_place, slice(1, None), 1)
 mover = next((head for head in movers if head.layer > 0), th.Head(1, 0))
 movers = [head for head in movers if head.layer == mover.layer]
@@ -227,18 +227,9 @@ clouds = plots.save_figure(figure, out / "05_coordinates.png")
 
 # %%
 def traverse(prompts, basis, points):
-    """The item that the movers attend to most, and the item answered, at each point [G, k]: two tensors [G]."""
-    kept, found = at_end.before_end(model, prompts), []
-    B = len(prompts.tokens)
-    for some in points.split(128):
-        change = edit.set_coordinates(basis, some.repeat(B, 1), 0)
-        logits, stream = at_end.run_end(model, prompts, kept, [th.Edit(where, change, of="stream")], copies=len(some))
-        looks = torch.stack([stream.patterns[f"L{head.layer}"][:, head.head, 0] for head in movers]).mean(0)     # [B * G, T]
-        both = [values.gather(1, places.repeat_interleave(len(some), 0)).view(B, len(some), -1).mean(0)          # [G, N]
-                for values, places in [(looks, prompts.positions), (logits.softmax(-1), prompts.candidates)]]
-        attended = both[0].argmax(1).masked_fill(both[0].amax(1) < 0.1, -1)
-        found.append(torch.stack([attended, both[1].argmax(1)]))
-    return torch.cat(found, dim=1)
+    """The item that the movers attend to most, -1 if to none, and the item answered, at each point [G, k]: two [G]."""
+    attention, answers = edit.visit(model, prompts, basis, points, where, movers)          # two [G, N]
+    return attention.argmax(1).masked_fill(attention.amax(1) < 0.1, -1), answers.argmax(1)
 
 
 centres = {N: subspace.mean_by_index(subspace.stream_at_end(model, to_find_in[N], where)[first], to_find_in[N].index[first], N)

@@ -12,6 +12,7 @@
 # Everything is judged on prompts that were used neither to find the subspace nor to fit the edit.
 
 # %%
+import copy
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ import torch
 import tinyheads as th
 from common import Result, options, say, table, way_to_cross_off, whole_model, writable
 from tinyheads import causal, edit, lists, plots, repair, subspace
+from tinyheads.at_end import seen_at_end
 
 arguments = options("Crowding, steering, and a repair of the weights.", ("--steps", None, "steps of the fit (default: 40)"),
                     ("--seed", "0", "of all prompts"))
@@ -57,7 +59,7 @@ if not long:
 # %%
 few = laundry(100 if small else 8, 5, seed=seed + 1)
 on_mentions = causal.attention_on(model, few, few.mentions)                             # [L, H]
-on_answer = causal.attention_on(model, few, few.positions.gather(1, few.index[:, None]))  # [L, H]
+on_answer = causal.attention_on(model, few, causal.answer_places(few))                  # [L, H]
 layer = int((on_mentions[:-1] * (on_mentions[:-1] > 0.5)).sum(1).argmax())              # a reader must come behind it
 heads = [th.Head(layer, head) for head in range(H) if on_mentions[layer, head] > 0.5]
 if not heads:
@@ -79,10 +81,8 @@ def find(n_items, k=3):
     return basis, subspace.index_codes(model, prompts, basis, where)
 
 
-def accuracy(model, prompts, *edits):
-    with torch.no_grad():
-        logits = torch.cat([model(tokens, th.Stream(edits=list(edits)))[:, prompts.end] for tokens in prompts.tokens.split(250)])
-    return lists.correct(logits, prompts).double().mean().item()
+def accuracy(model, prompts):
+    return lists.correct(lists.logits_at_end(model, prompts), prompts).double().mean().item()
 
 
 found = {n_items: find(n_items) for n_items in long}
@@ -115,14 +115,9 @@ for n_items in long:
     owners, _ = edit.traverse(model, handful, basis, points, where, mover)
     share = subspace.shares(owners, n_items)
     even = torch.exp(-(share * share.clamp_min(1e-12).log()).sum()).item() / n_items
-    stream = th.Stream(record=True)
-    with torch.no_grad():
-        model(crossed.tokens[:100], stream)
-        logits = lists.logits_at_end(model, crossed)
-    right = lists.correct(logits, crossed)
-    chosen = [head.head for head in heads]
-    weights = stream.patterns[f"L{layer}"][:, chosen, crossed.end].gather(
-        2, crossed.mentions[:100, None].expand(-1, len(chosen), -1))                    # [B, heads, M]
+    right = lists.correct(lists.logits_at_end(model, crossed), crossed)
+    pattern = seen_at_end(model, crossed, [f"L{layer}"], "patterns")[0][:100, [head.head for head in heads]]   # [B, heads, T]
+    weights = pattern.gather(2, crossed.mentions[:100, None].expand(-1, len(heads), -1))                      # [B, heads, M]
     largest = (weights.amax(-1) / weights.sum(-1)).mean().item()
     crowd[n_items] = (right.double().mean().item(), d_asked.median().item(), d_crossed.median().item(), even, largest)
     by_place[n_items] = (lists.by_index(right, crossed), share)
@@ -148,7 +143,7 @@ axes[0, 1].annotate("below 1 they overlap", (1, 1), xycoords=("axes fraction", "
                     textcoords="offset points", fontsize=8, color="#555555")
 for panel in axes[0]:
     panel.set_xticks(range(len(long)), labels)
-accuracies, owned = by_place[longest]
+accuracies, _ = by_place[longest]
 plots.draw_lines(axes[1, 0], {f"{m} items": by_place[m][0] for m in long}, "index of the answer", "accuracy",
                  "Accuracy by the answer's index")
 plots.draw_lines(axes[1, 1], {f"{m} items": by_place[m][1] for m in long}, "index", "share of the grid",
@@ -179,7 +174,7 @@ for n_items in long:
     control_codes = subspace.index_codes(model, finding(n_find, n_items, seed=seed + 2), control, where)
     chosen = {label: (basis, mean + factor * (codes - mean)) for label, factor in scales.items()}
     chosen["random subspace"] = control, control_codes
-    steered["untouched"].append(accuracy(model, prompts))
+    steered["untouched"].append(crowd[n_items][0])
     for label, (rows_of, values) in chosen.items():
         answers = edit.steered_answers(model, prompts, rows_of, values[prompts.index], where)
         steered[label].append((answers == prompts.index).double().mean().item())
@@ -257,9 +252,7 @@ wide = min(config.d_head, 8, max(long) - 1)
 for k in dict.fromkeys((min(3, wide), wide) if small else (3,)):
     basis, _ = find(max(long), k)
     fitted = repair.fit_repair(model, heads, basis, train, keep, hold=2.0, steps=steps, rate=0.05)
-    edited[k] = th.GPT2(config, seed=None)
-    edited[k].load_state_dict(model.state_dict())
-    edited[k].requires_grad_(False)
+    edited[k] = copy.deepcopy(model)
     reports[k] = fitted.apply(edited[k])
     after[k] = measured(edited[k])
     say(f"\nthe edit in {k} dimensions, fitted on {sum(len(p.tokens) for p in train)} lists in {steps} steps:")
@@ -302,7 +295,6 @@ say(f"\nsaved as {folder} and loaded again: logits differ by {difference:.0e} at
 points, at = 100 * gain[best][0], gain[best][1]
 reached = points >= 10
 say(f"the best gain at 8 items or more: {points:+.1f} points, at {at} items; the target was +10: {'reached' if reached else 'missed'}")
-cost = [f"{label} {100 * (after[best][0][label] - before[label]):+.1f}" for label in rest if label in after[best][0]]
 worst = min((after[best][0][label] - before[label] for label in rest), default=0)
 results.append(Result("6 edit in the weights", f"fitted, {best} dimensions, no answer given: {points:+.1f} points at {at} items (target +10 "
                       f"{'reached' if reached else 'missed'}); recall and IOI {100 * worst:+.1f} at worst, perplexity "

@@ -135,6 +135,19 @@ def test_traversing_the_channel_gives_each_index_its_own_region(built, prompts):
     assert share.sum().item() == pytest.approx(1) and share.min() > 0.05
 
 
+def test_visiting_a_code_gives_its_item_and_agrees_with_running_the_whole_prompt(built, prompts):
+    codes, few = end_codes(built, prompts), laundry_prompts(8, seed=3)
+    attention, answers = edit.visit(built.model, few, built.channel, codes, "L2.attn", [built.mover])
+    assert answers.argmax(1).tolist() == list(range(N_ITEMS))
+    for code, looks, answered in zip(codes, attention, answers):
+        change = edit.set_coordinates(built.channel, code, few.end)
+        stream = th.Stream(record=True, edits=[th.Edit("L2.attn", change, of="stream")])
+        logits = built.model(few.tokens, stream)[:, few.end]
+        pattern = stream.patterns["L2"][:, built.mover.head, few.end]
+        torch.testing.assert_close(looks, pattern.gather(1, few.positions).mean(0), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(answered, logits.softmax(-1).gather(1, few.candidates).mean(0), rtol=1e-4, atol=1e-5)
+
+
 # --- edits in the weights ------------------------------------------------------------------------------
 
 

@@ -46,8 +46,10 @@ def run_end(model: GPT2, prompts: Prompts, earlier: Cache, edits: Sequence[Edit]
 @torch.no_grad()
 def seen_at_end(model: GPT2, prompts: Prompts, names: Sequence[str], of: str,
                 edits: Sequence[Edit] = ()) -> list[Tensor]:
-    """What a run with some edits has at END, for each name: of="stream" before a read ("L1.attn"), [B, D], or
-    of="patterns" of a layer ("L1"), END's attention [B, H, T]. Raises StreamError for a name that is not there.
+    """What a run with some edits has at END, for each name. Raises StreamError for a name that is not there.
+
+    of="writes": what is written ("L8.H10"), [B, D]; of="stream": what is there before a read ("L1.attn"), [B, D];
+    of="patterns": END's attention in a layer ("L1"), [B, H, T].
     """
     seen = {}
 

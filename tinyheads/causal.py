@@ -96,6 +96,11 @@ def attention_to_items(pattern: Tensor, prompts: Prompts) -> Attention:
     return Attention(on_answer.mean().item(), (on_items.sum(1) - on_answer).mean().item())
 
 
+def answer_places(prompts: Prompts) -> Tensor:
+    """Where the answer stands in the list: positions [B, 1]."""
+    return prompts.positions.gather(1, prompts.index[:, None])
+
+
 def attention_on(model: GPT2, prompts: Prompts, places: Tensor) -> Tensor:
     """How much of END's attention each head gives to some places of each prompt, mean over prompts: [L, H].
 
@@ -118,8 +123,7 @@ def inhibition_heads(model: GPT2, prompts: Prompts, least: float = 0.5, before: 
 
 def mover_heads(model: GPT2, prompts: Prompts, least: float = 0.25) -> list[Head]:
     """The heads that look from END at the answer's place in the list, strongest first. Raises HeadError if none is."""
-    answer = prompts.positions.gather(1, prompts.index[:, None])                    # [B, 1]
-    return strongest(attention_on(model, prompts, answer), least, "the answer's place in the list")
+    return strongest(attention_on(model, prompts, answer_places(prompts)), least, "the answer's place in the list")
 
 
 def strongest(attention: Tensor, least: float, what: str) -> list[Head]:

@@ -29,6 +29,7 @@ from tinyheads.stream import Edit, Stream
 from tinyheads.subspace import check_basis, coordinates
 
 Change = Callable[[Tensor], Tensor]
+RUNS = 512  # prompts, times points, at once in a traversal
 
 
 # --- in the stream: functions to put into an Edit ---------------------------------------------------
@@ -112,23 +113,40 @@ def steering_rate(model: GPT2, prompts: Prompts, basis: Tensor, codes: Tensor, w
     return (steered_answers(model, prompts, basis, codes[target], where) == target).double().mean().item()
 
 
-@torch.no_grad()
 def traverse(model: GPT2, prompts: Prompts, basis: Tensor, points: Tensor, where: str,
              reader: Head) -> tuple[Tensor, Tensor]:
     """Set END's coordinates to each point [G, k] in turn: the index the reader then attends to most, and how much.
 
     Gives (owners [G], weights [G]): attention is averaged over prompts before the largest is taken.
     """
-    check_place(reader.layer, reader.head, model.config.n_layer, model.config.n_head)
-    attention, earlier = [], before_end(model, prompts)
-    with Progress("traversing", len(points), "points") as bar:
-        for point in points:
-            _, stream = run_end(model, prompts, earlier, [Edit(where, set_coordinates(basis, point, 0), of="stream")])
-            pattern = stream.patterns[f"L{reader.layer}"][:, reader.head, 0]               # [B, T]
-            attention.append(pattern.gather(1, prompts.positions).mean(0))                 # [N]
-            bar.add()
-    weights, owners = torch.stack(attention).max(dim=1)
+    attention, _ = visit(model, prompts, basis, points, where, [reader])
+    weights, owners = attention.max(dim=1)
     return owners, weights
+
+
+@torch.no_grad()
+def visit(model: GPT2, prompts: Prompts, basis: Tensor, points: Tensor, where: str,
+          readers: list[Head]) -> tuple[Tensor, Tensor]:
+    """Set END's coordinates to each point [G, k] in turn: what the readers attend to, and what the model answers.
+
+    Gives each item's share of the readers' attention, [G, N], and its candidate's probability, [G, N], both averaged
+    over prompts (and readers).
+    """
+    for reader in readers:
+        check_place(reader.layer, reader.head, model.config.n_layer, model.config.n_head)
+    attended, answered, earlier, B = [], [], before_end(model, prompts), len(prompts.tokens)
+    with Progress("traversing", len(points), "points") as bar:
+        for some in points.split(max(1, RUNS // B)):
+            G = len(some)
+            change = set_coordinates(basis, some.repeat(B, 1), 0)                          # each prompt, G times
+            logits, stream = run_end(model, prompts, earlier, [Edit(where, change, of="stream")], copies=G)
+            looks = torch.stack([stream.patterns[f"L{reader.layer}"][:, reader.head, 0] for reader in readers]).mean(0)
+            for kept, values, places in [(attended, looks, prompts.positions),             # [B * G, T]
+                                         (answered, logits.softmax(-1), prompts.candidates)]:      # [B * G, V]
+                found = values.gather(1, places.repeat_interleave(G, dim=0))               # [B * G, N]
+                kept.append(found.view(B, G, -1).mean(0))                                  # [G, N]
+            bar.add(G)
+    return torch.cat(attended), torch.cat(answered)
 
 
 # --- in the weights: for good -------------------------------------------------------------------------

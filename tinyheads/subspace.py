@@ -20,7 +20,6 @@ from tinyheads.errors import SubspaceError
 from tinyheads.heads import SVD, Component, Head, check_place
 from tinyheads.lists import Prompts
 from tinyheads.model import GPT2
-from tinyheads.stream import Stream
 
 
 def span(vectors: Tensor) -> Tensor:
@@ -84,10 +83,7 @@ def heard(ov: SVD, scores: Tensor, writers: list[Head], readers: list[Head]) -> 
 
 def writes_at_end(model: GPT2, prompts: Prompts, writers: list[str]) -> Tensor:
     """The sum of some heads' writes at END, in each prompt, less its mean over D: [B, D]. writers: "L0.H3", ..."""
-    stream = Stream(record=True)
-    with torch.no_grad():
-        model(prompts.tokens, stream)
-        total = sum(stream.writes[writer][:, prompts.end] for writer in writers)  # [B, D]
+    total = sum(seen_at_end(model, prompts, writers, "writes"))           # [B, D]
     return total - total.mean(dim=-1, keepdim=True)  # LayerNorm takes this out of whatever is read
 
 

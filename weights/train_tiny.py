@@ -21,7 +21,7 @@ from tiktoken._educational import bpe_train
 from torch import Tensor
 
 import tinyheads as th
-from tinyheads import lists, words
+from tinyheads import causal, lists, repair, words
 from tinyheads.progress import Progress
 from tinyheads.tokenizer import END_OF_TEXT, SPLIT, byte_alphabet
 
@@ -163,18 +163,6 @@ def train(arguments: argparse.Namespace) -> tuple[th.GPT2, th.Tokenizer]:
 # ---- what came of it --------------------------------------------------------------------------------------------
 
 
-@torch.no_grad()
-def attention(model: th.GPT2, prompts: lists.Prompts) -> tuple[Tensor, Tensor]:
-    """How much of END's attention goes to the mentions, together, and to the answer's place: two [L, H]."""
-    stream = th.Stream(record=True)
-    model(prompts.tokens, stream)
-    patterns = torch.stack([pattern[:, :, prompts.end] for pattern in stream.patterns.values()], dim=2)  # [B, H, L, T]
-    answers = prompts.positions.gather(1, prompts.index[:, None])                                       # [B, 1]
-    to_mentions, to_answer = (patterns.gather(3, places[:, None, None].expand(*patterns.shape[:3], -1)).sum(3).mean(0).T
-                              for places in (prompts.mentions, answers))
-    return to_mentions, to_answer                                                                       # [L, H]
-
-
 def heads_above(values: Tensor, least: float) -> str:
     """The heads of a [L, H] with at least so much, greatest first: "L1.H3 0.83, L1.H0 0.80"."""
     order = values.flatten().argsort(descending=True).tolist()
@@ -197,9 +185,10 @@ def figures(model: th.GPT2, tokenizer: th.Tokenizer, n: int = 1000) -> str:
         right = lists.correct(lists.logits_at_end(model, prompts), prompts, "vocabulary").float().mean()
         lines.append(f"- IOI, {order}, pairs of names never seen in training, whole vocabulary: {right:.3f}")
     text = lists.everyday_text(tokenizer, n, 1004, pairs="test")
-    with torch.no_grad():
-        lines.append(f"- perplexity on everyday text, unseen pairs: {text_loss(model, text).exp():.3f}")
-    to_mentions, to_answer = attention(model, lists.laundry_list(tokenizer, n, 5, "ordinal", 1005))
+    lines.append(f"- perplexity on everyday text, unseen pairs: {repair.perplexity(model, text):.3f}")
+    prompts = lists.laundry_list(tokenizer, n, 5, "ordinal", 1005)
+    to_mentions = causal.attention_on(model, prompts, prompts.mentions)                                 # [L, H]
+    to_answer = causal.attention_on(model, prompts, causal.answer_places(prompts))                      # [L, H]
     mover = th.Head(*divmod(int(to_answer.argmax()), to_answer.shape[1]))
     lines.append(f"- inhibition heads, END's attention on the mentions at 5 items: {heads_above(to_mentions, 0.5)}")
     lines.append(f"- mover heads, END's attention on the answer's place at 5 items: {heads_above(to_answer, 0.5)}")

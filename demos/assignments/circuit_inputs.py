@@ -23,8 +23,7 @@ def some_prompts(generator: Generator, n: int, n_items: int, kind: Callable = th
 
 def circuit(model: th.GPT2, prompts: th.Prompts) -> tuple[list[th.Head], th.Head]:
     """The heads before the mover that look at the mentions most, strongest first, and the mover; no threshold."""
-    answer = prompts.positions.gather(1, prompts.index[:, None])
-    on_answer = causal.attention_on(model, prompts, answer)
+    on_answer = causal.attention_on(model, prompts, causal.answer_places(prompts))
     on_answer[0] = -1                                                               # a mover has layers before it
     mover = th.Head(*divmod(int(on_answer.argmax()), model.config.n_head))
     return causal.strongest(causal.attention_on(model, prompts, prompts.mentions)[:mover.layer], 0.0, ""), mover
