@@ -17,8 +17,8 @@ from inputs_4 import number_rows
 from tinyheads import causal
 
 CAUSAL = ("remove", "restrict", "derangement", "attention_to_items", "attention_on", "inhibition_heads", "mover_heads",
-          "strongest", "inhibition_scores", "preference", "rank_correlation", "mean_ranks")
-ALL = tuple(f"causal.{name}" for name in CAUSAL)
+          "answer_places", "strongest", "inhibition_scores", "preference", "rank_correlation", "mean_ranks")
+ALL = (*(f"causal.{name}" for name in CAUSAL), "at_end.seen_at_end")
 SEE = "the handout, "
 
 

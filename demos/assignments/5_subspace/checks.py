@@ -21,11 +21,11 @@ SUBSPACE = ("span", "from_components", "from_composition", "loudest", "writes_at
             "principal_components", "coordinates", "project", "principal_angles")
 EDIT = ("set_coordinates", "add_coordinates", "scale_coordinates", "swap_coordinates", "at_positions",
         "steered_answers",
-        "steering_rate", "traverse")
-ALL = (*(f"subspace.{name}" for name in SUBSPACE), *(f"edit.{name}" for name in EDIT))
+        "steering_rate", "traverse", "visit")
+ALL = (*(f"subspace.{name}" for name in SUBSPACE), *(f"edit.{name}" for name in EDIT), "at_end.seen_at_end")
 OPEN = ("subspace.coordinates", "edit.set_coordinates", "edit.at_positions")
-TEST_OPEN = (*OPEN, "subspace.mean_by_index", "subspace.stream_at_end")
-DRAW_OPEN = (*TEST_OPEN, "edit.traverse", "subspace.index_codes")
+TEST_OPEN = (*OPEN, "subspace.mean_by_index", "subspace.stream_at_end", "at_end.seen_at_end")
+DRAW_OPEN = (*TEST_OPEN, "edit.traverse", "edit.visit", "subspace.index_codes")
 FOUND = 'the handout, "From activations"'
 
 
