@@ -29,9 +29,8 @@ config = model.config
 L, H, K = config.n_layer, config.n_head, config.d_head
 small = config.n_embd <= 256                       # a big model gets fewer prompts, and fewer components to test
 N_ITEMS, n, n_tested, seed = 5, 400 if small else 16, 150 if small else 16, 40
-by, _ = way_to_cross_off(tokenizer, config.n_ctx, [N_ITEMS])
+by, lengths = way_to_cross_off(tokenizer, config.n_ctx, [N_ITEMS, 8])
 prompts = lists.laundry_list(tokenizer, n, N_ITEMS, by, seed)
-tested = lists.laundry_list(tokenizer, n_tested, N_ITEMS, by, seed + 1)  # fewer, for the many runs without a component
 right = lists.correct(lists.logits_at_end(model, prompts), prompts).float().mean().item()
 say(f"{name}: {n} lists of {N_ITEMS} items, crossed off by {by} (seed {seed}), such as\n    {prompts.texts[0]}\n"
     f"answered rightly: {right:.3f} (chance {1 / N_ITEMS:.2f})")
@@ -73,9 +72,11 @@ say(f"mover head: {mover} ({on_answer[mover.layer, mover.head]:.2f} on the answe
 #
 # Each component of each earlier head is taken out of that head's write, alone: set to zero, to its
 # mean over the prompts, or to what it is in another prompt. Its *inhibition score* is by how much the
-# mover then prefers the answer less (attention on the answer minus attention on the other items).
+# mover then prefers the answer less (attention on the answer minus attention on the other items). On lists of 5 a
+# mover can be so sure that no single component makes a difference; hence lists of 8, where it is not.
 
 # %%
+tested = lists.laundry_list(tokenizer, n_tested, max(lengths), by, seed + 1)   # fewer, for the many runs without a component
 heads = th.Heads.of(model)
 ov = th.ov_svd(heads)
 composition = th.component_scores(heads, "Q", ov)[:mover.layer, :, :, mover.layer, mover.head]  # [layers, H, K]
@@ -94,6 +95,7 @@ with Progress("removing components", len(ways) * len(components), "runs") as bar
             measured[way][i] = whole - causal.preference(model, tested, mover, [edit])
             bar.add()
 predicted = torch.tensor([composition[c.layer, c.head, c.index] for c in components])
+loudness = predicted * torch.tensor([ov.scale[c.layer, c.head, c.index] for c in components])
 correlations = {way: causal.rank_correlation(predicted, effect) for way, effect in measured.items()}
 
 # %% [markdown]
@@ -113,7 +115,9 @@ listed = sorted(set().union(*best), key=lambda i: -float(predicted[i]))
 say(table([[components[i], f"{predicted[i]:.3f}", *(f"{measured[way][i]:+.3f}" for way in ways),
             f"{on_mentions[components[i].layer, components[i].head]:.2f}", "yes" if components[i] in channel else ""] for i in listed],
           ["component", "Q-composition", *(f"score, {way}" for way in ways), "head on mentions", "channel"]))
-say(f"rank correlation over {len(components)} components: " + ", ".join(f"{way} {value:.2f}" for way, value in correlations.items()))
+say(f"lists of {max(lengths)}; {mover}'s preference is {whole:.2f} with all components in place")
+say(f"rank correlation over {len(components)} components: " + ", ".join(f"{way} {value:.2f}" for way, value in correlations.items())
+    + "; of scale times composition: " + ", ".join(f"{way} {causal.rank_correlation(loudness, effect):.2f}" for way, effect in measured.items()))
 
 inhibiting = {(head.layer, head.head) for head in inhibition}
 groups = {"components of inhibition heads": [i for i, c in enumerate(components) if (c.layer, c.head) in inhibiting],
@@ -122,7 +126,7 @@ figure, axes = plots.new_figure(8.5, 5)
 plots.draw_scatter(axes[0, 0], predicted, measured[ways[0] if "mean" not in ways else "mean"], groups,
                    {i: str(components[i]) for i in listed[:8]}, f"Q-composition score with {mover} (from weights)",
                    f"inhibition score (change of {mover}'s attention preference)",
-                   f"Predicted and measured, by component ({name})\nrank correlation {correlations['mean']:.2f}, {n_tested} prompts")
+                   f"Predicted and measured, by component ({name})\nrank correlation {correlations['mean']:.2f}, {n_tested} lists of {max(lengths)}")
 scatter = plots.save_figure(figure, out / "04_composition_and_inhibition.png")
 
 # %% [markdown]
@@ -149,13 +153,14 @@ if channel:
     rows += [["the channel: " + ", ".join(map(str, channel)), *(f"{value:.3f}" for value in lost)],
              [f"as many others: {', '.join(str(others[i]) for i in draw)}", *(f"{value:.3f}" for value in control)]]
     say(table(rows, ["taken away", "accuracy", f"{mover}'s preference"]))
-    found = f"{', '.join(map(str, channel))}: highest by weights and by intervention; accuracy {right:.2f}, without them {lost[0]:.2f}"
+    found = (f"{', '.join(map(str, channel))}: highest by weights and by intervention; accuracy on lists of {max(lengths)} {rows[0][1]}, "
+             f"without them {lost[0]:.2f}, without as many others {control[0]:.2f}")
 else:
     say("no component is among the highest by weights and by every intervention: no channel is claimed")
     found = "no component is highest both by weights and by intervention"
 
 # %%
-sample, tested_on = f"{n} prompts, seed {seed}", f"{n_tested} prompts, seed {seed + 1}"
+sample, tested_on = f"{n} lists of {N_ITEMS}, seed {seed}", f"{n_tested} lists of {max(lengths)}, seed {seed + 1}"
 results = [
     Result("4 who looks where", f"most on crossed-off mentions: {inhibition[0]} {on_mentions[inhibition[0].layer, inhibition[0].head]:.2f}; "
            f"on the answer: {mover} {on_answer[mover.layer, mover.head]:.2f}", name, sample, str(attention_map)),

@@ -28,13 +28,12 @@ arguments = options("The positional subspace: found, drawn, traversed, tested.",
                     ("--prompts", None, "how many to judge on (default: 1000, for a large model 32)"))
 out = Path(arguments.out)
 LENGTHS, K = (5, 8), 3                                          # list lengths, dimensions
-SEED_HEADS, SEED_FOUND, SEED_JUDGED = 31, 33, 32                # seeds of the prompts
+SEED_HEADS, SEED_FOUND, SEED_JUDGED, SEED_WALKED = 31, 33, 32, 34                # seeds of the prompts
 torch.set_grad_enabled(False)
 
 # %% [markdown]
-# Two kinds of prompts: *recall* ("The third one:") says an index outright, the *Laundry List* leaves it to be
-# found by crossing off. The subspace comes from recall, where its codes are clean, and is judged on lists. Where
-# the tokenizer splits ordinals, both kinds are lists crossed off by name.
+# Everything is found on some Laundry Lists and judged on others. Beside them, where the tokenizer has ordinals in one
+# token each, there is *recall* ("The third one:"), which says an index outright in place of leaving it to be found.
 
 # %%
 name, model, tokenizer = whole_model(arguments.model)
@@ -55,15 +54,13 @@ except ValueError:
     raise th.InputError(f"--prompts is a whole number, not {arguments.prompts!r}") from None
 if n < 2:
     raise th.InputError(f"--prompts is at least 2, not {n}")
-n_found, n_controls, steps, coarse = (128, 3, 13, 4) if is_large else (2000, 20, 31, 9)
-source = "recall" if by == "ordinal" else "lists"
+n_found, n_controls, steps, coarse, n_walked = (128, 3, 13, 4, 2) if is_large else (2000, 20, 31, 9, 12)
 judged = {N: lists.laundry_list(tokenizer, n, N, by, SEED_JUDGED) for N in LENGTHS}
-to_find_in = {N: lists.ordinal_recall(tokenizer, n_found, N, SEED_FOUND) if by == "ordinal" else
-              lists.laundry_list(tokenizer, n_found, N, by, SEED_FOUND) for N in LENGTHS}
-say(f"{name}: lists crossed off by {by}; subspaces found on {n_found} prompts of {source} (seed {SEED_FOUND}), "
-    f"judged on {n} lists (seed {SEED_JUDGED})")
+to_find_in = {N: lists.laundry_list(tokenizer, n_found, N, by, SEED_FOUND) for N in LENGTHS}
+say(f"{name}: lists crossed off by {by}; subspaces found on {n_found} lists (seed {SEED_FOUND}), "
+    f"judged on {n} others (seed {SEED_JUDGED})")
 earlier = {N: at_end.before_end(model, judged[N]) for N in LENGTHS}     # edits at END leave all other tokens as they are
-say(f"e.g. {to_find_in[5].texts[0]!r}\n     {judged[5].texts[0]!r}")
+say(f"e.g. {judged[5].texts[0]!r}")
 
 # %% [markdown]
 # ## Who inhibits, who moves
@@ -200,20 +197,15 @@ share = (curves["weights", True][min(K, widest) - 1, 0].item() - nothing[0]) / s
 # %% [markdown]
 # ## Where every prompt lies
 #
-# Coordinates at END in the three dimensions found from weights alone, from two sides: above recall, where the
-# index is said outright, below the Laundry List, where it is the sum of all that was crossed off. Each number
-# stands at the mean of its index.
+# Coordinates at END in the three dimensions found from weights alone, from two sides, of short lists and of long
+# ones: the longer the list, the nearer its clouds. Each number stands at the mean of its index.
 
 # %%
-N = min(LENGTHS)
-basis = from_weights(N, K)
 figure, axes = plots.new_figure(10, 9, columns=2, rows=2, subplot_kw={"projection": "3d"})
-unseen = slice(n_found // 2, n_found // 2 + 500)
-for row, (kind, prompts, part) in zip(axes, [(source, to_find_in[N], unseen),
-                                             ("Laundry List", judged[N], slice(0, 500))]):
-    points = subspace.coordinates(subspace.stream_at_end(model, prompts, where), basis)[part]
+for row, N in zip(axes, LENGTHS):
+    points = subspace.coordinates(subspace.stream_at_end(model, judged[N], where), from_weights(N, K))[:500]
     for panel, view in zip(row, [(20, -60), (20, 30)]):
-        plots.draw_clouds(panel, points, prompts.index[part], f"{kind}: {N} items, n={len(points)} ({name})", view)
+        plots.draw_clouds(panel, points, judged[N].index[:500], f"Laundry List of {N} items, n={len(points)} ({name})", view)
 clouds = plots.save_figure(figure, out / "05_coordinates.png")
 
 # %% [markdown]
@@ -221,8 +213,8 @@ clouds = plots.save_figure(figure, out / "05_coordinates.png")
 #
 # END's coordinates are set to each point of a plane (the third dimension at the codes' mean). Above: the item
 # that the movers then attend to most ("none" where no item gets a tenth of their attention). Below: the item
-# that the model answers with. Small numbers in circles are recall's codes, which lie above and below the plane.
-# A coarse grid of the whole space gives the share of it that each index owns.
+# that the model answers with. Small numbers in circles are the indices' mean coordinates, which lie above and below
+# the plane. A coarse grid of the whole space gives the share of it that each index owns.
 
 
 # %%
@@ -258,31 +250,50 @@ regions = plots.save_figure(figure, out / "05_regions.png")
 # ## The test: a random index
 #
 # If the subspace is positional, then END with the code of *any* index makes the model answer with the item
-# there, whatever was crossed off. The codes are recall's own, the target index is drawn at random (seed 0), the
-# lists were not used to find anything. Chance is one in the number of items.
+# there, whatever was crossed off. The target index is drawn at random (seed 0); the lists were not used to find
+# anything. Chance is one in the number of items. Two kinds of codes: the *mean* coordinates of the lists in which an
+# index is the answer, and the *traversed*: a grid of twice the means' reach is walked through on a dozen other
+# lists, and each index gets the point at which its item is answered most surely.
 
 
 # %%
-def steer(N, basis):
+def mean_codes(N, basis):
+    return subspace.coordinates(centres[N], basis)                             # [N, k]
+
+
+def traversed_codes(N, basis):
+    """Each index's code [N, k], found by walking through the subspace."""
+    codes = mean_codes(N, basis)
+    middle = codes.mean(0)
+    reach = 2 * (codes - middle).abs().max()
+    points = subspace.grid(middle - reach, middle + reach, coarse)             # [coarse ** k, k]
+    few = lists.laundry_list(tokenizer, n_walked, N, by, SEED_WALKED)
+    return edit.codes_by_traversal(points, edit.visit(model, few, basis, points, where, movers)[1])
+
+
+def steer(N, basis, codes_of=mean_codes):
     """How often the item at a random index is the answer, once END's coordinates are that index's code."""
     target = torch.randint(N, (n,), generator=torch.Generator().manual_seed(0))
-    change = edit.set_coordinates(basis, subspace.coordinates(centres[N], basis)[target], 0)
+    change = edit.set_coordinates(basis, codes_of(N, basis)[target], 0)
     logits, _ = at_end.run_end(model, judged[N], earlier[N], [th.Edit(where, change, of="stream")])
     return (logits.gather(1, judged[N].candidates).argmax(1) == target).double().mean().item()
 
 
 rates, rows = {}, []
 for N in LENGTHS:
-    rates[N] = {"weights": steer(N, from_weights(N, K)), "activations": steer(N, from_activations(N, K)),
-                f"span of {', '.join(map(str, selected))}": steer(N, subspace.from_components(ov, selected))}
-    controls = [steer(N, random(N, K, seed)) for seed in range(1, n_controls + 1)]
-    rates[N][f"random (mean of {n_controls})"] = sum(controls) / n_controls
-for kind in rates[LENGTHS[0]]:
-    rows.append([kind, *(f"{rates[N][kind]:.3f}" for N in LENGTHS)])
+    rates[N] = {}
+    for kind, basis in [("weights", from_weights(N, K)), ("activations", from_activations(N, K)),
+                        (f"span of {', '.join(map(str, selected))}", subspace.from_components(ov, selected))]:
+        rates[N][kind, "mean"], rates[N][kind, "traversed"] = steer(N, basis), steer(N, basis, traversed_codes)
+    for codes_of, kind, count in [(mean_codes, "mean", n_controls), (traversed_codes, "traversed", 3)]:
+        controls = [steer(N, random(N, K, seed), codes_of) for seed in range(1, count + 1)]
+        rates[N][f"random, {count} of them", kind] = sum(controls) / count
+for kind, codes in rates[LENGTHS[0]]:
+    rows.append([kind, codes, *(f"{rates[N][kind, codes]:.3f}" for N in LENGTHS)])
 say()
 say(f"random index, {K} dimensions, n = {n}: how often the item there is the answer")
-say(table(rows + [["chance", *(f"{1 / N:.3f}" for N in LENGTHS)], ["target", "0.900", "0.700"]],
-          ["subspace", *(f"{N} items" for N in LENGTHS)]))
+say(table(rows + [["chance", "", *(f"{1 / N:.3f}" for N in LENGTHS)], ["target", "", "0.900", "0.700"]],
+          ["subspace", "codes", *(f"{N} items" for N in LENGTHS)]))
 by_width = {}
 for N in LENGTHS:
     for kind, basis in [("weights", from_weights), ("activations", from_activations), ("random", random)]:
@@ -307,15 +318,16 @@ steering = plots.save_figure(figure, out / "05_random_index.png")
 # %%
 for N, target in zip(LENGTHS, (0.9, 0.7)):
     for kind in ("activations", "weights"):
-        rate = rates[N][kind]
-        say(f"{N} items, subspace from {kind}: {rate:.3f}, " + (f"the target of {target} is reached" if rate >= target else
+        rate = rates[N][kind, "traversed"]
+        say(f"{N} items, subspace from {kind}, codes by traversal: {rate:.3f}, " + (f"the target of {target} is reached" if rate >= target else
                                                                f"the target of {target} is missed by {target - rate:.3f}"))
 on = f"n={n}, seeds {SEED_HEADS} and {SEED_FOUND} to find, {SEED_JUDGED} to judge"
-pair = lambda kind: " and ".join(f"{rates[N][kind]:.2f}" for N in LENGTHS)
+pair = lambda *kind: " and ".join(f"{rates[N][kind]:.2f}" for N in LENGTHS)
 results = [
     Result("5 random index", f"END set to the code of a random index in {K} dimensions: the item there is the answer in "
-           f"{pair('activations')} of lists of 5 and 8 (subspace from activations), {pair('weights')} (from weights alone), "
-           f"{pair(f'random (mean of {n_controls})')} (random; chance 0.20 and 0.12)", name, on, str(steering)),
+           f"{pair('activations', 'traversed')} of lists of 5 and 8 (subspace from activations, codes by traversal; mean codes "
+           f"{pair('activations', 'mean')}), {pair('weights', 'traversed')} (subspace from weights alone; mean codes {pair('weights', 'mean')}), "
+           f"{pair('random, 3 of them', 'traversed')} (random; chance 0.20 and 0.12)", name, on, str(steering)),
     Result("5 two ways", "principal angles between the subspaces from weights and from activations: "
            + "; ".join(f"{' '.join(f'{angle:.0f}' for angle in angles[N])} degrees at {N} items" for N in LENGTHS),
            name, f"n={n_found // 2}, seed {SEED_FOUND}", str(clouds)),

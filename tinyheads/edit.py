@@ -149,6 +149,17 @@ def visit(model: GPT2, prompts: Prompts, basis: Tensor, points: Tensor, where: s
     return torch.cat(attended), torch.cat(answered)
 
 
+def codes_by_traversal(points: Tensor, answered: Tensor) -> Tensor:
+    """Each index's code [N, k]: of the points [G, k] visited, the one at which its item is answered most surely.
+
+    answered: [G, N], what `visit` gives. A mean over prompts tells where END usually is when an index is the answer;
+    this tells where it would have to be. Raises SubspaceError.
+    """
+    if answered.dim() != 2 or len(answered) != len(points) or not len(points):
+        raise SubspaceError(f"answers {list(answered.shape)} are not those at {len(points)} points, [G, N]")
+    return points[answered.argmax(dim=0)]
+
+
 # --- in the weights: for good -------------------------------------------------------------------------
 
 
