@@ -163,6 +163,28 @@ def test_copies_stand_one_after_another(built):
     assert stream.patterns["L1"].shape == (9, 4, 1, 2 * N_ITEMS) and earlier.length == 2 * N_ITEMS - 1
 
 
+def test_traversal_finds_codes_that_steer_in_the_channel_and_none_outside_it(built, prompts):
+    few = laundry_prompts(10, seed=6)
+    rates = []
+    control = subspace.random_subspace(64, 3, seed=9)
+    control = torch.linalg.qr((control - control @ built.channel.T @ built.channel).T).Q.T      # nothing of the channel
+    for basis in (built.channel, control):
+        middle = subspace.index_codes(built.model, prompts, basis, "L2.attn").mean(0)
+        points = subspace.grid(middle - 4, middle + 4, 7)
+        answered = edit.visit(built.model, few, basis, points, "L2.attn", [built.mover])[1]
+        codes = edit.codes_by_traversal(points, answered)
+        assert codes.shape == (N_ITEMS, 3)
+        rates.append(edit.steering_rate(built.model, prompts, basis, codes, "L2.attn"))
+    assert rates[0] == 1.0 and rates[1] < 0.4
+
+
+def test_codes_are_the_points_of_the_surest_answers_and_others_do_not_fit():
+    points, answered = torch.tensor([[0.0, 1], [2, 3], [4, 5]]), torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.7, 0.1]])
+    assert edit.codes_by_traversal(points, answered).tolist() == [[2, 3], [0, 1]]
+    with pytest.raises(th.SubspaceError, match=r"\[2, 2\] are not those at 3 points"):
+        edit.codes_by_traversal(points, answered[:2])
+
+
 # --- the figures -------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,7 @@
 """Train the bundled model, weights/tiny: a small GPT-2 with list channels that can be seen, and that crowd.
 
-    python weights/train_tiny.py                     # three to six minutes on one core
-    python weights/train_tiny.py --seed 2 --out /tmp/other
+    python weights/train_tiny.py                     # five minutes on one core
+    python weights/train_tiny.py --seed 1 --out /tmp/other
 
 Every step takes a batch of each task of tinyheads.lists, all lists of a batch being equally long, and adds the
 losses up: the tasks' on the answer alone, that of everyday text on every token. Lists to recall from have 2 to
@@ -10,10 +10,10 @@ text use four fifths of all pairs of names; the others are left for testing.
 
 These tasks have more than one solution, and the loss does not care which. Left alone, most runs find look-ups ("the
 mention of the third if there is one, else the third item", a head for each place), some find movers, some
-subtract a bag of words. So for the first half of the training a nudge asks for one division of labour, the
-paper's, by where END looks (`division_of_labour`): one layer at what was mentioned, all mentions alike; the next
-at the answer's place. The second half has the tasks' losses alone. What is written there, read there, how
-strongly, in how many dimensions, how far it carries: nothing but the tasks' losses says.
+subtract a bag of words. So for the first three quarters of the training a nudge asks for one division of labour,
+the paper's, by where END looks (`division_of_labour`): one layer at what was mentioned, all mentions alike; the next
+at the answer's place. The last quarter has the tasks' losses alone. What is written there and read there, how
+strongly, in how many dimensions, and how far it carries, nothing but the tasks' losses says.
 """
 
 import argparse
@@ -35,6 +35,7 @@ from tinyheads.tokenizer import END_OF_TEXT, SPLIT, byte_alphabet
 
 CONTEXT = 128
 LENGTHS = range(2, 21)
+NUDGED = 0.75  # the part of the training in which END is nudged
 BY_HAND = "## Over seeds"
 OTHER_WORDS = ("To : . , Done Still to the The one is When After While Then and went were at gave a found took from "
                "Then").split()
@@ -95,7 +96,7 @@ def draw_length(draw: torch.Generator, ratio: float) -> int:
     return LENGTHS[int(torch.multinomial(weights, 1, generator=draw))]
 
 
-def answer_loss(model: th.GPT2, prompts: lists.Prompts, nudge: float = 0.0) -> Tensor:
+def answer_loss(model: th.GPT2, prompts: lists.Prompts, nudge: float = 0.0, crossed_off: bool = True) -> Tensor:
     """Cross-entropy of the answers, and `nudge` times how far END is from the division of labour.
 
     Only END is turned into logits, which saves a third of the time.
@@ -104,27 +105,35 @@ def answer_loss(model: th.GPT2, prompts: lists.Prompts, nudge: float = 0.0) -> T
     stream = th.Stream(record=nudge > 0)
     logits = final(model, prompts.tokens.to(device), stream)[:, -1] @ model.wte.weight.T            # [B, V]
     loss = F.cross_entropy(logits, prompts.answer.to(device))
-    return loss + nudge * division_of_labour(stream.patterns, prompts) if nudge else loss
+    return loss + nudge * division_of_labour(stream.patterns, prompts, crossed_off) if nudge else loss
 
 
-def division_of_labour(patterns: Mapping[str, Tensor], prompts: lists.Prompts) -> Tensor:
+def division_of_labour(patterns: Mapping[str, Tensor], prompts: lists.Prompts, crossed_off: bool) -> Tensor:
     """How far END's attention is from the paper's division of labour, in nats; 0 at best. A mean over heads.
 
-    In the last layer but one END should look at the mentions, at all of them alike: the divergence of its attention
-    from evenly spread. In the last layer it should look at the answer's place: -log of its attention there; and
-    away from the mentions, as should the layers before: -log of the rest.
+    In the last layer END should look at the answer's place: -log of its attention there. Where items are crossed off,
+    in the last layer but one it should look at the mentions, at all of them alike (`unevenness`), and in the others
+    away from them: -log of the rest.
     """
-    *before, inhibition, moving = patterns
-    mentions = prompts.mentions[:, None]                                                            # [B, 1, M]
+    *before, inhibition, moving = patterns.values()
+    found = -at_end(moving, prompts, causal.answer_places(prompts)).clamp_min(1e-6).log().mean()
+    if crossed_off:
+        found = found + unevenness(inhibition, prompts)
+        for pattern in [*before, moving]:
+            found = found - 0.6 * (1 - at_end(pattern, prompts, prompts.mentions).sum(-1)).clamp_min(1e-6).log().mean()
+        found = found + from_mentions_back(patterns["L0"], prompts)
+    return found
 
-    def at_end(layer: str, places: Tensor) -> Tensor:
-        seen = patterns[layer][:, :, prompts.end]                                                   # [B, H, T]
-        return seen.gather(2, places.to(seen.device).expand(-1, seen.shape[1], -1))                 # [B, H, places]
 
-    uneven = -at_end(inhibition, mentions).clamp_min(1e-9).log().mean() - math.log(mentions.shape[2])
-    astray = -at_end(moving, causal.answer_places(prompts)[:, None]).clamp_min(1e-6).log().mean()
-    strays = [-(1 - at_end(layer, mentions).sum(-1)).clamp_min(1e-6).log().mean() for layer in [*before, moving]]
-    return uneven + astray + 0.6 * sum(strays) + from_mentions_back(patterns["L0"], prompts)
+def at_end(pattern: Tensor, prompts: lists.Prompts, places: Tensor) -> Tensor:
+    """END's attention on some places [B, M] in a pattern [B, H, T, T]: [B, H, M]."""
+    seen = pattern[:, :, prompts.end]                                                               # [B, H, T]
+    return seen.gather(2, places[:, None].to(seen.device).expand(-1, seen.shape[1], -1))
+
+
+def unevenness(pattern: Tensor, prompts: lists.Prompts) -> Tensor:
+    """How far END's attention is from looking at all mentions alike and at nothing else: a divergence, in nats."""
+    return -at_end(pattern, prompts, prompts.mentions).clamp_min(1e-9).log().mean() - math.log(prompts.mentions.shape[1])
 
 
 def from_mentions_back(pattern: Tensor, prompts: lists.Prompts) -> Tensor:
@@ -165,11 +174,16 @@ def losses(model: th.GPT2, tokenizer: th.Tokenizer, draw: torch.Generator, batch
     recall = lists.ordinal_recall(tokenizer, batch * 3 // 4, draw_length(draw, 1), draw)
     laundry = lists.laundry_list(tokenizer, batch, draw_length(draw, ratio), "ordinal", draw)
     found = {
-        "recall": answer_loss(model, recall, nudge),
+        "recall": answer_loss(model, recall, nudge, crossed_off=False),
         "laundry": answer_loss(model, laundry, nudge),
         "ioi": answer_loss(model, lists.ioi(tokenizer, batch, "mixed", draw, pairs="train")),
         "text": text_loss(model, lists.everyday_text(tokenizer, batch // 8, draw)),
     }
+    if nudge:  # how to look at long lists, which are rare, but not how to answer them
+        long = lists.laundry_list(tokenizer, batch // 2, draw_length(draw, 1), "ordinal", draw)
+        stream = th.Stream(record=True)
+        final(model, long.tokens.to(model.wte.weight.device), stream)
+        found["long"] = nudge * unevenness(list(stream.patterns.values())[-2], long)
     if by_name:
         named = lists.laundry_list(tokenizer, batch, draw_length(draw, ratio), "name", draw)
         found["name"] = answer_loss(model, named, nudge)
@@ -201,7 +215,7 @@ def train(arguments: argparse.Namespace) -> tuple[th.GPT2, th.Tokenizer]:
             rate = arguments.rate * min(1, (step + 1) / 200) * (0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            nudge = arguments.nudge if done < 0.5 else 0.0
+            nudge = arguments.nudge if done < NUDGED else 0.0
             found = losses(model, tokenizer, draw, arguments.batch, arguments.ratio, nudge, arguments.by_name)
             optimizer.zero_grad()
             sum(found.values()).backward()
@@ -277,8 +291,8 @@ Figures on fresh prompts, 1,000 of each kind (`figures` in the script), accuracy
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seed", type=int, default=1, help="1 made the bundled model")
-    parser.add_argument("--steps", type=int, default=2800)
+    parser.add_argument("--seed", type=int, default=2, help="2 made the bundled model")
+    parser.add_argument("--steps", type=int, default=2600)
     parser.add_argument("--batch", type=int, default=48, help="lists to cross off from in a step")
     parser.add_argument("--rate", type=float, default=3e-3, help="highest learning rate")
     parser.add_argument("--positions", type=float, default=3.0, help="positions start from GPT-2's times this")

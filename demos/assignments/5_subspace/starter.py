@@ -144,7 +144,7 @@ def main():
     where = f"L{mover.layer}.attn"
     print("mover:", mover, " heads that look at the mentions most:", *inhibition, " edits before:", where)
 
-    found = [th.ordinal_recall(tokenizer, 600, N, seed=seed) for seed in (2, 3)]
+    found = [th.laundry_list(tokenizer, 600, N, seed=seed) for seed in (2, 3)]
     tested = th.laundry_list(tokenizer, 400, N, seed=4)
     means = [mean_write(model, prompts, inhibition) for prompts in found]
     print("singular values of the means:",

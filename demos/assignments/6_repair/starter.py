@@ -158,11 +158,11 @@ def main():
     print("mover:", mover, "  heads that look at the mentions most:", *writers, "  edits before:", where)
     print("\nthe right code, given (6.2):  items  before  after  random subspace")
     for N in (3, 5, 8, 10):
-        recall = th.ordinal_recall(tokenizer, 400, N, seed=10 + N)
-        writes = subspace.writes_at_end(model, recall, [str(writer) for writer in writers])
-        basis = subspace.principal_components(subspace.mean_by_index(writes, recall.index, N), min(3, N - 1))
+        others = th.laundry_list(tokenizer, 400, N, seed=10 + N)
+        writes = subspace.writes_at_end(model, others, [str(writer) for writer in writers])
+        basis = subspace.principal_components(subspace.mean_by_index(writes, others.index, N), min(3, N - 1))
         lists = th.laundry_list(tokenizer, 400, N, seed=20 + N)
-        found[N] = basis, give_the_code(model, recall, lists, basis, where, seed=30 + N)
+        found[N] = basis, give_the_code(model, others, lists, basis, where, seed=30 + N)
         print(f"{N:35} {found[N][1]['before']:7.3f} {found[N][1]['after']:6.3f} {found[N][1]['control after']:8.3f}")
 
     tasks = {f"lists of {N}": th.laundry_list(tokenizer, 400, N, seed=50 + N) for N in (3, 5, 8, 10)}

@@ -1,0 +1,113 @@
+"""The script that trains the bundled model: what it nudges towards, and that it starts and draws by its seed alone."""
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import tinyheads as th
+from tinyheads import causal, lists
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "weights"))
+import train_tiny  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return th.load_tokenizer("tiny")
+
+
+def looking(prompts, places_of):
+    """Patterns {"L0", "L1"} of 3 heads in which END looks at the given places alike, 1e-4 being left for the others."""
+    B, T = prompts.tokens.shape
+    patterns = {}
+    for layer, places in places_of.items():
+        pattern = torch.full((B, 3, T, T), 1e-4)
+        rows = torch.full((B, T), 1e-4).scatter(1, places, 1 / places.shape[1])
+        pattern[:, :, prompts.end] = rows[:, None]
+        patterns[layer] = pattern
+    return patterns
+
+
+def test_the_division_of_labour_costs_nothing_where_it_is_kept(tokenizer):
+    prompts = lists.laundry_list(tokenizer, 6, 5, "ordinal", 1)
+    kept = looking(prompts, {"L0": prompts.mentions, "L1": causal.answer_places(prompts)})
+    assert train_tiny.division_of_labour(kept, prompts, crossed_off=True).item() == pytest.approx(0, abs=1e-2)
+
+
+@pytest.mark.parametrize("layers, words", [({"L0": "one", "L1": "answer"}, "one mention"),
+                                           ({"L0": "mentions", "L1": "mentions"}, "mentions in both layers"),
+                                           ({"L0": "answer", "L1": "answer"}, "the answer in both layers")])
+def test_each_departure_costs_its_closed_form(tokenizer, layers, words):
+    prompts = lists.laundry_list(tokenizer, 6, 5, "ordinal", 1)
+    places = {"one": prompts.mentions[:, :1], "mentions": prompts.mentions, "answer": causal.answer_places(prompts)}
+    loss = train_tiny.division_of_labour(looking(prompts, {layer: places[at] for layer, at in layers.items()}), prompts, True)
+    expected = {
+        # Of four mentions three have 1e-4: the mean of -log over them, less log 4.
+        "one mention": -0.75 * math.log(1e-4) - math.log(4),
+        # The answer's place has 1e-4 in layer 1, and nearly nothing is left beside the mentions: clamped at 1e-6.
+        "mentions in both layers": -math.log(1e-4) - 0.6 * math.log(1e-6),
+        # All four mentions have 1e-4 in layer 0.
+        "the answer in both layers": -math.log(1e-4) - math.log(4),
+    }[words]
+    assert loss.item() == pytest.approx(expected, abs=2e-2)
+
+
+def test_in_recall_only_the_answer_s_place_is_asked_for(tokenizer):
+    prompts = lists.ordinal_recall(tokenizer, 6, 5, 1)
+    kept = looking(prompts, {"L0": prompts.positions[:, :1], "L1": causal.answer_places(prompts)})
+    assert train_tiny.division_of_labour(kept, prompts, crossed_off=False).item() == pytest.approx(0, abs=1e-3)
+    elsewhere = looking(prompts, {"L0": causal.answer_places(prompts), "L1": prompts.mentions})
+    assert train_tiny.division_of_labour(elsewhere, prompts, crossed_off=False).item() == pytest.approx(-math.log(1e-4), rel=1e-4)
+
+
+def test_by_name_mentions_are_asked_to_look_back_at_their_item(tokenizer):
+    prompts = lists.laundry_list(tokenizer, 6, 4, "name", 2)
+    B, T = prompts.tokens.shape
+    pattern = torch.full((B, 2, T, T), 1e-4)
+    assert train_tiny.from_mentions_back(pattern, prompts).item() == pytest.approx(-math.log(1e-4), rel=1e-5)
+    for b in range(B):                                              # each crossed-off word looks at where it stood before
+        for mention in prompts.mentions[b].tolist():
+            pattern[b, :, mention, prompts.tokens[b].tolist().index(prompts.tokens[b, mention].item())] = 0.5
+    assert train_tiny.from_mentions_back(pattern, prompts).item() == pytest.approx(math.log(2), rel=1e-5)
+    by_ordinal = lists.laundry_list(tokenizer, 6, 4, "ordinal", 2)
+    assert train_tiny.from_mentions_back(pattern, by_ordinal).item() == 0
+
+
+def test_the_nudge_is_added_to_the_loss_and_reaches_the_weights(tokenizer):
+    prompts = lists.laundry_list(tokenizer, 4, 3, "ordinal", 1)
+    model = th.GPT2(th.GPT2Config(tokenizer.n_vocab, 128, 32, 2, 2), seed=0)
+    plain, nudged = train_tiny.answer_loss(model, prompts), train_tiny.answer_loss(model, prompts, 0.5)
+    logits = model(prompts.tokens)[:, -1]
+    assert plain.item() == pytest.approx(torch.nn.functional.cross_entropy(logits, prompts.answer).item(), rel=1e-5)
+    stream = th.Stream(record=True)
+    model(prompts.tokens, stream)
+    labour = train_tiny.division_of_labour(stream.patterns, prompts, True)
+    assert nudged.item() == pytest.approx(plain.item() + 0.5 * labour.item(), rel=1e-5)
+    before = model.h[0].attn.c_attn.weight.clone()
+    labour.backward()
+    assert model.h[0].attn.c_attn.weight.grad.norm() > 1e-4 and torch.equal(before, model.h[0].attn.c_attn.weight)
+
+
+def test_a_seed_gives_one_model_and_the_nudge_ends_half_way(tokenizer, capsys):
+    given = dict(width=16, layers=2, heads=2, positions=3.0, device="cpu", steps=4, batch=8, rate=1e-3, ratio=0.6,
+                 decay=0.01, nudge=0.5, by_name=False)
+    asked = []
+    answer_loss = train_tiny.answer_loss
+    train_tiny.answer_loss = lambda model, prompts, nudge=0.0, **how: asked.append(nudge) or answer_loss(model, prompts, nudge, **how)
+    try:
+        first, second, other = (train_tiny.train(argparse.Namespace(**given, seed=seed))[0] for seed in (1, 1, 2))
+    finally:
+        train_tiny.answer_loss = answer_loss
+    assert asked[:12] == [0.5, 0.5, 0.0] * 2 + [0.0] * 6            # recall, laundry, IOI in each of four steps
+    for a, b, c in zip(first.parameters(), second.parameters(), other.parameters()):
+        assert torch.equal(a, b) and (a.dim() < 2 or not torch.equal(a, c))
+
+
+def test_the_script_gives_the_vocabulary_that_is_bundled():
+    made = train_tiny.make_tokenizer()
+    folder = Path(__file__).parents[1] / "weights" / "tiny"
+    assert made.files == {name: (folder / name).read_bytes() for name in ("vocab.bpe", "encoder.json")}
