@@ -192,18 +192,18 @@ for legend in [panel.get_legend() for panel in axes[0]]:
 figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
 carried = plots.save_figure(figure, out / "05_dimensions.png")
 span_of_effect = whole[0] - nothing[0]
-share = (curves["weights", True][min(K, widest) - 1, 0].item() - nothing[0]) / span_of_effect if abs(span_of_effect) > 0.02 else None
+share = (curves["activations", True][min(K, widest) - 1, 0].item() - nothing[0]) / span_of_effect if abs(span_of_effect) > 0.02 else None
 
 # %% [markdown]
 # ## Where every prompt lies
 #
-# Coordinates at END in the three dimensions found from weights alone, from two sides, of short lists and of long
+# Coordinates at END in the three dimensions found from activations, from two sides, of short lists and of long
 # ones: the longer the list, the nearer its clouds. Each number stands at the mean of its index.
 
 # %%
 figure, axes = plots.new_figure(10, 9, columns=2, rows=2, subplot_kw={"projection": "3d"})
 for row, N in zip(axes, LENGTHS):
-    points = subspace.coordinates(subspace.stream_at_end(model, judged[N], where), from_weights(N, K))[:500]
+    points = subspace.coordinates(subspace.stream_at_end(model, judged[N], where), from_activations(N, K))[:500]
     for panel, view in zip(row, [(20, -60), (20, 30)]):
         plots.draw_clouds(panel, points, judged[N].index[:500], f"Laundry List of {N} items, n={len(points)} ({name})", view)
 clouds = plots.save_figure(figure, out / "05_coordinates.png")
@@ -229,7 +229,7 @@ centres = {N: subspace.mean_by_index(subspace.stream_at_end(model, to_find_in[N]
 figure, axes = plots.new_figure(11, 9.4, columns=2, rows=2)
 shares, sample = {}, 4
 for column, N in zip(axes.T, LENGTHS):
-    basis = from_weights(N, K)
+    basis = from_activations(N, K)
     codes = subspace.coordinates(centres[N], basis)                            # [N, 3]
     reach = 1.35 * (codes.amax(0) - codes.amin(0)) / 2
     middle = (codes.amax(0) + codes.amin(0)) / 2
@@ -332,9 +332,10 @@ results = [
            + "; ".join(f"{' '.join(f'{angle:.0f}' for angle in angles[N])} degrees at {N} items" for N in LENGTHS),
            name, f"n={n_found // 2}, seed {SEED_FOUND}", str(clouds)),
     Result("5 dimensions", f"accuracy on lists of {max(LENGTHS)}: {whole[0]:.2f}; with only {K} dimensions of what the inhibition "
-           f"heads write at END {curves['weights', True][min(K, widest) - 1, 0]:.2f} (from weights), random "
+           f"heads write at END {curves['activations', True][min(K, widest) - 1, 0]:.2f} (from activations), "
+           f"{curves['weights', True][min(K, widest) - 1, 0]:.2f} (from weights), random "
            f"{curves['random', True][min(K, widest) - 1, 0]:.2f}, none {nothing[0]:.2f}"
-           + (f": {share:.0%} of the effect" if share is not None else ""), name, f"n={n}, seed {SEED_JUDGED}", str(carried)),
+           + (f": {share:.0%} of the effect from activations" if share is not None else ""), name, f"n={n}, seed {SEED_JUDGED}", str(carried)),
     Result("5 traversal", "share of the space in which an index is the answer, least and most: "
            + "; ".join(f"{shares[N].min():.2f} to {shares[N].max():.2f} at {N} items" for N in LENGTHS),
            name, f"{coarse}^3 points, {sample} lists, seed {SEED_JUDGED}", str(regions)),

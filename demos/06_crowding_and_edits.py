@@ -22,15 +22,18 @@ from common import Result, options, say, table, way_to_cross_off, whole_model, w
 from tinyheads import causal, edit, lists, plots, repair, subspace
 from tinyheads.at_end import seen_at_end
 
-arguments = options("Crowding, steering, and a repair of the weights.", ("--steps", None, "steps of the fit (default: 150)"),
-                    ("--seed", "0", "of all prompts"))
+arguments = options("Crowding, steering, and a repair of the weights.",
+                    ("--steps", None, "steps of the fit (default: 60; for a large model 2)"), ("--seed", "0", "of all prompts"), ("--widths", "3", "dimensions of the weight edits: 3,8 makes two"))
 name, model, tokenizer = whole_model(arguments.model)
 out, seed = Path(arguments.out), 100 * int(arguments.seed)
 config = model.config
 L, H, D = config.n_layer, config.n_head, config.n_embd
 small = D * L <= 1024                                          # a large model gets few prompts: it must only run through
-n, n_find, steps = (400, 1000, 150) if small else (8, 48, 2)
-steps = int(arguments.steps or steps)
+n, n_find, steps = (400, 1000, 60) if small else (8, 48, 2)
+steps, widths = int(arguments.steps or steps), [int(k) for k in arguments.widths.split(",")]
+threads = torch.get_num_threads()
+if small:
+    torch.set_num_threads(1)  # a small model's products are over before a second thread has begun
 
 # %% [markdown]
 # Which lists can this tokenizer write, one token a word? Where there are no ordinals they go by name; where there are
@@ -165,7 +168,7 @@ results.append(Result("6 crowding", f"{long[0]} to {long[-1]} items: accuracy {c
 # subspace positional.
 
 # %%
-KINDS = ("mean code", "traversed code", "random subspace")
+KINDS = ("mean code", "traversed code", "random, mean code", "random, traversed code")
 steered = {"untouched": [], **{label: [] for label in KINDS}}
 random_index = {label: [] for label in ("chance", *KINDS)}               # the same colours on both sides
 for n_items in long:
@@ -174,7 +177,8 @@ for n_items in long:
     control = subspace.random_subspace(D, len(basis), seed + 6)
     control_codes = subspace.index_codes(model, laundry(n_find, n_items, seed=seed + 2), control, where)
     chosen = {"mean code": (basis, codes), "traversed code": (basis, traversed(n_items, basis, codes)),
-              "random subspace": (control, traversed(n_items, control, control_codes))}
+              "random, mean code": (control, control_codes),
+              "random, traversed code": (control, traversed(n_items, control, control_codes))}
     steered["untouched"].append(crowd[n_items][0])
     for label, (rows_of, values) in chosen.items():
         answers = edit.steered_answers(model, prompts, rows_of, values[prompts.index], where)
@@ -197,7 +201,7 @@ best_label = max(KINDS[:2], key=lambda label: sum(steered[label]))
 gains = [after - before for after, before in zip(steered[best_label], steered["untouched"])]
 top = max(range(len(long)), key=lambda i: gains[i])
 results.append(Result("6 edit in the stream", f"right index given, 3 dimensions, {best_label}: accuracy {steered['untouched'][top]:.2f} to "
-                      f"{steered[best_label][top]:.2f} at {long[top]} items (random subspace {steered['random subspace'][top]:.2f}); random index followed "
+                      f"{steered[best_label][top]:.2f} at {long[top]} items (random subspace: mean code {steered['random, mean code'][top]:.2f}, traversed {steered['random, traversed code'][top]:.2f}); random index followed "
                       f"{random_index[best_label][0]:.2f} at {long[0]}, {random_index[best_label][1 if len(long) > 1 else 0]:.2f} at {long[1 if len(long) > 1 else 0]}",
                       name, f"n = {n} a length, seed {seed}", str(steering)))
 
@@ -206,7 +210,7 @@ results.append(Result("6 edit in the stream", f"right index given, 3 dimensions,
 #
 # Each inhibition head's write is mixed inside the subspace by a matrix M (c becomes c @ M), fitted on a few
 # hundred prompts: cross-entropy of the answer on long lists, held by the divergence from the model as it was on
-# recall, IOI and text. Then M is put into W_O for good. In 3 dimensions, and in as many as 8.
+# recall, IOI and text. Then M is put into W_O for good. In 3 dimensions; `--widths 3,8` compares with more.
 #
 # It can only mend what END was told. Heads that weigh all mentions alike tell it everything, if faintly: a linear
 # readout of END's stream finds the index far more often than the movers do, and there is something to gain. Heads
@@ -224,7 +228,7 @@ for label, make in others.items():
     except th.TaskError as error:
         refused.append(f"{label} ({error})")
 try:
-    text, train_text = lists.everyday_text(tokenizer, n, seed + 8, "test"), lists.everyday_text(tokenizer, 16, seed + 9)
+    text, train_text = lists.everyday_text(tokenizer, n, seed + 8, "test"), lists.everyday_text(tokenizer, 12, seed + 9)
 except th.TaskError as error:
     text = train_text = None
     refused.append(f"everyday text ({error})")
@@ -232,9 +236,9 @@ if refused:
     say(f"not to be had with this tokenizer: {'; '.join(refused)}")
 per = 128 if small else 4
 train = [laundry(per, m, seed=seed + 9) for m in long if 8 <= m <= 12] or [laundry(per, long[-1], seed=seed + 9)]
-keep = [recall(per // 2, m, seed + 9) for m in recall_lengths[1::2] or recall_lengths]
+keep = [recall(per // 2, m, seed + 9) for m in recall_lengths[-1:]]
 if "IOI, unseen pairs" in judged:
-    keep.append(ioi(per, seed + 9, "train"))
+    keep.append(ioi(per // 2, seed + 9, "train"))
 keep += [train_text] if train_text is not None else []
 
 
@@ -245,10 +249,10 @@ def measured(model):
 
 before, perplexity_before = measured(model)
 edited, reports, after = {}, {}, {}
-wide = min(config.d_head, 8, max(long) - 1)
-for k in dict.fromkeys((min(3, wide), wide) if small else (3,)):
+wide = min(config.d_head, longest - 1)
+for k in dict.fromkeys(min(k, wide) for k in widths):
     basis, _ = find(longest, k)
-    fitted = repair.fit_repair(model, heads, basis, train, keep, hold=4.0, steps=steps, rate=0.05)
+    fitted = repair.fit_repair(model, heads, basis, train, keep, hold=4.0, steps=steps, rate=0.1)
     edited[k] = copy.deepcopy(model)
     reports[k] = fitted.apply(edited[k])
     after[k] = measured(edited[k])
@@ -301,3 +305,4 @@ results.append(Result("6 edit in the weights", f"fitted, {best} dimensions, no a
 say()
 say(table([[result.chapter, result.measured, result.model, result.sample] for result in results], ["chapter", "measured", "model", "sample"]))
 say(f"figures: {', '.join(result.figure for result in results)}")
+torch.set_num_threads(threads)

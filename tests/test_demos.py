@@ -35,7 +35,7 @@ def test_the_demos_run_on_the_bundled_model_and_their_results_are_kept(tmp_path)
         assert result["model"] and result["sample"] and result["measured"]
         assert Path(result["figure"]).parent == tmp_path and Path(result["figure"]).read_bytes().startswith(PNG)
         assert result["model"] == "tiny"
-    assert "the channel: L0.H7.C0, L0.H2.C0" in done.stdout  # as the README tells
+    assert "the channel: L0.H2.C2, L0.H1.C0, L0.H3.C0" in done.stdout  # as the README tells
 
 
 def test_the_circuit_demo_finds_the_inhibition_heads_of_real_gpt2(gpt2_folder, tmp_path):

@@ -135,6 +135,7 @@ def draw_scatter(axes: Axes, x: Tensor, y: Tensor, groups: dict[str, list[int]],
                       markeredgecolor="black", markeredgewidth=0.4, label=group)
     for i, label in labels.items():
         axes.annotate(label, (float(x[i]), float(y[i])), xytext=(5, 4), textcoords="offset points", fontsize=7)
+    axes.margins(x=0.1)                                                 # so that labels stay inside
     axes.axhline(0, color="#888888", linewidth=0.8)
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     axes.grid(alpha=0.3)
