@@ -92,17 +92,16 @@ def test_the_nudge_is_added_to_the_loss_and_reaches_the_weights(tokenizer):
     assert model.h[0].attn.c_attn.weight.grad.norm() > 1e-4 and torch.equal(before, model.h[0].attn.c_attn.weight)
 
 
-def test_a_seed_gives_one_model_and_the_nudge_ends_half_way(tokenizer, capsys):
+def test_a_seed_gives_one_model_and_the_nudge_ends_after_three_quarters(tokenizer, monkeypatch):
     given = dict(width=16, layers=2, heads=2, positions=3.0, device="cpu", steps=4, batch=8, rate=1e-3, ratio=0.6,
                  decay=0.01, nudge=0.5, by_name=False)
     asked = []
     answer_loss = train_tiny.answer_loss
-    train_tiny.answer_loss = lambda model, prompts, nudge=0.0, **how: asked.append(nudge) or answer_loss(model, prompts, nudge, **how)
-    try:
-        first, second, other = (train_tiny.train(argparse.Namespace(**given, seed=seed))[0] for seed in (1, 1, 2))
-    finally:
-        train_tiny.answer_loss = answer_loss
-    assert asked[:12] == [0.5, 0.5, 0.0] * 2 + [0.0] * 6            # recall, laundry, IOI in each of four steps
+    monkeypatch.setattr(train_tiny, "make_tokenizer", lambda: tokenizer)
+    monkeypatch.setattr(train_tiny, "answer_loss", lambda model, prompts, nudge=0.0, **how:
+                        asked.append(nudge) or answer_loss(model, prompts, nudge, **how))
+    first, second, other = (train_tiny.train(argparse.Namespace(**given, seed=seed))[0] for seed in (1, 1, 2))
+    assert asked[:12] == [0.5, 0.5, 0.0] * 3 + [0.0] * 3            # recall, laundry, IOI in each of four steps
     for a, b, c in zip(first.parameters(), second.parameters(), other.parameters()):
         assert torch.equal(a, b) and (a.dim() < 2 or not torch.equal(a, c))
 

@@ -58,7 +58,8 @@ def shape_scores(calls, outputs):
 
 
 def calls_channel(generator):
-    """n is chosen where neither order has a near tie at the n-th place, on which rounding would decide."""
+    """n is chosen where neither order has a near tie at the n-th place, on which rounding would decide, and where the
+    two orders do not name the same components."""
     calls = []
     model = th.load(MODEL)
     found_on, tested_on = some_prompts(generator, 16, 5), some_prompts(generator, 16, 5)
@@ -73,8 +74,9 @@ def calls_channel(generator):
         both = slips.both_scores(each.load(), found_on, writers, reader)
         ordered = [scores.sort(descending=True).values for scores in both]
         gaps = torch.stack([(s[1:6] - s[2:7]) / s[0].abs() for s in ordered]).amin(0)        # behind the 2nd to the 6th
-        some = torch.tensor([bool(slips.chosen_by(*both, writers, n)) for n in range(2, 7)])
-        calls.append(Call((each, found_on, tested_on, writers, reader, 2 + int((gaps + some).argmax()))))
+        shared = torch.tensor([len(slips.chosen_by(*both, writers, n)) for n in range(2, 7)])
+        telling = (shared > 0).long() + (shared < torch.arange(2, 7))                         # some in both, some in one
+        calls.append(Call((each, found_on, tested_on, writers, reader, 2 + int((gaps + telling * (gaps > 0.01)).argmax()))))
     return calls
 
 
