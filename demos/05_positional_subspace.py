@@ -32,8 +32,7 @@ SEED_HEADS, SEED_FOUND, SEED_JUDGED, SEED_WALKED = 31, 33, 32, 34               
 torch.set_grad_enabled(False)
 
 # %% [markdown]
-# Everything is found on some Laundry Lists and judged on others. Beside them, where the tokenizer has ordinals in one
-# token each, there is *recall* ("The third one:"), which says an index outright in place of leaving it to be found.
+# Everything is found on some Laundry Lists and judged on others.
 
 # %%
 name, model, tokenizer = whole_model(arguments.model)

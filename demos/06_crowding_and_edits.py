@@ -23,14 +23,21 @@ from tinyheads import causal, edit, lists, plots, repair, subspace
 from tinyheads.at_end import seen_at_end
 
 arguments = options("Crowding, steering, and a repair of the weights.",
-                    ("--steps", None, "steps of the fit (default: 60; for a large model 2)"), ("--seed", "0", "of all prompts"), ("--widths", "3", "dimensions of the weight edits: 3,8 makes two"))
+                    ("--steps", None, "steps of the fit (default: 60; for a large model 2)"), ("--seed", "0", "of all prompts"),
+                    ("--widths", "3", "dimensions of the weight edits; 3,8 makes two"))
 name, model, tokenizer = whole_model(arguments.model)
 out, seed = Path(arguments.out), 100 * int(arguments.seed)
 config = model.config
 L, H, D = config.n_layer, config.n_head, config.n_embd
 small = D * L <= 1024                                          # a large model gets few prompts: it must only run through
 n, n_find, steps = (400, 1000, 60) if small else (8, 48, 2)
-steps, widths = int(arguments.steps or steps), [int(k) for k in arguments.widths.split(",")]
+steps = int(arguments.steps or steps)
+try:
+    widths = [int(k) for k in arguments.widths.split(",")]
+except ValueError:
+    raise th.InputError(f"--widths is whole numbers with commas between them, not {arguments.widths!r}") from None
+if min(widths) < 1:
+    raise th.InputError(f"--widths are from 1, not {min(widths)}")
 threads = torch.get_num_threads()
 if small:
     torch.set_num_threads(1)  # a small model's products are over before a second thread has begun
