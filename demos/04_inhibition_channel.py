@@ -144,7 +144,8 @@ def without(removed):
     return lists.correct(logits, tested).float().mean().item(), causal.preference(model, tested, mover, edits)
 
 
-rows = [["nothing", *(f"{value:.3f}" for value in without([]))]]
+intact = without([])
+rows = [["nothing", *(f"{value:.3f}" for value in intact)]]
 if channel:
     places = sorted({(c.layer, c.head) for c in channel})
     others = [c for c in (th.Component(layer, head, index) for layer, head in places for index in range(K)) if c not in channel]
@@ -153,7 +154,7 @@ if channel:
     rows += [["the channel: " + ", ".join(map(str, channel)), *(f"{value:.3f}" for value in lost)],
              [f"as many others: {', '.join(str(others[i]) for i in draw)}", *(f"{value:.3f}" for value in control)]]
     say(table(rows, ["taken away", "accuracy", f"{mover}'s preference"]))
-    found = (f"{', '.join(map(str, channel))}: highest by weights and by intervention; accuracy on lists of {max(lengths)} {rows[0][1]}, "
+    found = (f"{', '.join(map(str, channel))}: highest by weights and by intervention; accuracy on lists of {max(lengths)} {intact[0]:.3f}, "
              f"without them {lost[0]:.2f}, without as many others {control[0]:.2f}")
 else:
     say("no component is among the highest by weights and by every intervention: no channel is claimed")

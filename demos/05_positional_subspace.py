@@ -262,12 +262,8 @@ def mean_codes(N, basis):
 
 def traversed_codes(N, basis):
     """Each index's code [N, k], found by walking through the subspace."""
-    codes = mean_codes(N, basis)
-    middle = codes.mean(0)
-    reach = 2 * (codes - middle).abs().max()
-    points = subspace.grid(middle - reach, middle + reach, coarse)             # [coarse ** k, k]
     few = lists.laundry_list(tokenizer, n_walked, N, by, SEED_WALKED)
-    return edit.codes_by_traversal(points, edit.visit(model, few, basis, points, where, movers)[1])
+    return edit.traversed_codes(model, few, basis, mean_codes(N, basis), where, movers, coarse)
 
 
 def steer(N, basis, codes_of=mean_codes):

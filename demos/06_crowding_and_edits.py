@@ -90,10 +90,8 @@ def find(n_items, k=3):
 
 def traversed(n_items, basis, codes):
     """Each index's code [N, k] as found by walking through the subspace: where its item is answered most surely."""
-    middle, reach = codes.mean(0), 2 * (codes - codes.mean(0)).abs().max()
-    points = subspace.grid(middle - reach, middle + reach, 9 if small else 2)
     few = laundry(12 if small else 2, n_items, seed=seed + 6)
-    return edit.codes_by_traversal(points, edit.visit(model, few, basis, points, where, [mover])[1])
+    return edit.traversed_codes(model, few, basis, codes, where, [mover], 9 if small else 2)
 
 
 def accuracy(model, prompts):

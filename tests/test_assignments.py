@@ -93,10 +93,10 @@ def test_the_starter_gets_nothing_yet(session, drawn, number):
 
 @pytest.mark.parametrize("number, k, wrong", list(rounds()))
 def test_mistakes_cost_their_own_exercises_and_are_named(session, drawn, tmp_path, number, k, wrong):
-    """Of the exercises that are right one is graded along, another each time: it must keep its marks."""
+    """Of the exercises that are right two are graded along, others each time: they must keep their marks."""
     assignment = assignment_with_library(number)
     right = [exercise.function for exercise in assignment.exercises if exercise.function not in wrong]
-    chosen = {*wrong, right[k % len(right)]}
+    chosen = {*wrong, right[k % len(right)], right[(k + 1) % len(right)]}
     graded = [(each, calls) for each, calls in zip(assignment.exercises, drawn[number]) if each.function in chosen]
     assignment = dataclasses.replace(assignment, exercises=[each for each, _ in graded])
     files = write_submission(tmp_path, TEXTS / f"reference_{number}.py", wrong)

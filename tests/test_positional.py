@@ -178,6 +178,16 @@ def test_traversal_finds_codes_that_steer_in_the_channel_and_none_outside_it(bui
     assert rates[0] == 1.0 and rates[1] < 0.4
 
 
+def test_traversed_codes_are_those_of_a_grid_twice_as_wide_as_the_codes(built, prompts):
+    few, codes = laundry_prompts(4, seed=6), subspace.index_codes(built.model, prompts, built.channel, "L2.attn")
+    middle = codes.mean(0)
+    reach = 2 * (codes - middle).abs().max()
+    points = subspace.grid(middle - reach, middle + reach, 5)
+    answered = edit.visit(built.model, few, built.channel, points, "L2.attn", [built.mover])[1]
+    found = edit.traversed_codes(built.model, few, built.channel, codes, "L2.attn", [built.mover], 5)
+    assert torch.equal(found, edit.codes_by_traversal(points, answered))
+
+
 def test_codes_are_the_points_of_the_surest_answers_and_others_do_not_fit():
     points, answered = torch.tensor([[0.0, 1], [2, 3], [4, 5]]), torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.7, 0.1]])
     assert edit.codes_by_traversal(points, answered).tolist() == [[2, 3], [0, 1]]

@@ -26,7 +26,7 @@ from tinyheads.lists import Prompts
 from tinyheads.model import GPT2
 from tinyheads.progress import Progress
 from tinyheads.stream import Edit, Stream
-from tinyheads.subspace import check_basis, coordinates
+from tinyheads.subspace import check_basis, coordinates, grid
 
 Change = Callable[[Tensor], Tensor]
 RUNS = 512  # prompts, times points, at once in a traversal
@@ -158,6 +158,15 @@ def codes_by_traversal(points: Tensor, answered: Tensor) -> Tensor:
     if answered.dim() != 2 or len(answered) != len(points) or not len(points):
         raise SubspaceError(f"answers {list(answered.shape)} are not those at {len(points)} points, [G, N]")
     return points[answered.argmax(dim=0)]
+
+
+def traversed_codes(model: GPT2, prompts: Prompts, basis: Tensor, codes: Tensor, where: str, readers: list[Head],
+                    steps: int) -> Tensor:
+    """Each index's code [N, k] by traversal: a grid of steps ** k points, twice as wide as the codes [N, k] reach."""
+    middle = codes.mean(dim=0)                                                     # [k]
+    reach = 2 * (codes - middle).abs().max()
+    points = grid(middle - reach, middle + reach, steps)                           # [steps ** k, k]
+    return codes_by_traversal(points, visit(model, prompts, basis, points, where, readers)[1])
 
 
 # --- in the weights: for good -------------------------------------------------------------------------

@@ -146,9 +146,7 @@ def from_mentions_back(pattern: Tensor, prompts: lists.Prompts) -> Tensor:
     if not same.any(2).all():
         return pattern.new_zeros(())
     first = prompts.positions.gather(1, same.int().argmax(2))                                       # [B, M]
-    rows = pattern.gather(2, prompts.mentions[:, None, :, None].to(pattern.device).expand(-1, pattern.shape[1], -1,
-                                                                                          pattern.shape[3]))
-    back = rows.gather(3, first[:, None, :, None].to(pattern.device).expand(-1, pattern.shape[1], -1, 1))
+    back = pattern[torch.arange(len(first))[:, None], :, prompts.mentions, first]                   # [B, M, H]
     return -back.clamp_min(1e-6).log().mean()
 
 
