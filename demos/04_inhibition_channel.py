@@ -19,7 +19,7 @@ import torch
 import tinyheads as th
 from common import Result, options, say, table, way_to_cross_off, whole_model
 from tinyheads import causal, lists, plots
-from tinyheads.progress import Progress
+from tinyheads.files.progress import Progress
 
 arguments = options("Inhibition heads, mover heads, and the components between them.",
                     ("--reader", None, "the mover head (default: the one that looks at the answer most)"))

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 import tinyheads as th
 from common import say, table
 from timing import begin, in_turn, load, options, ratio, shown
-from tinyheads.safetensors_file import write_safetensors
+from tinyheads.files.safetensors_file import write_safetensors
 
 parser = options(__doc__.split("\n")[0])
 parser.add_argument("--sizes", help="larger models, with commas between: 355M,774M,1558M")

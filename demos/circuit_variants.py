@@ -39,7 +39,7 @@ from common import heads_to_read, options, say, table
 from held_out_edges import HELD_OUT
 from tinyheads.channels import whitening
 from tinyheads.composition import MODES, reader_rows, unit
-from tinyheads.progress import Progress
+from tinyheads.files.progress import Progress
 from tinyheads.tasks import circuit_pairs
 from variant_levellings import WRITERS, Scores
 from variant_scores import (SUMMARIES, best_over_readers_usual, component_by_component, components_found_anew, entries,

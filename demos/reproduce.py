@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common import options, say
 from tinyheads import plots
-from tinyheads.array_file import write_atomically
+from tinyheads.files.array_file import write_atomically
 
 CLAIMS = {  # of Merullo et al. 2024, by demo
     "1": "Heads write features into the residual stream, where later heads read them.",

@@ -8,18 +8,18 @@ Each opens with its idea, and needs only those before it.
 
 from tinyheads.attribution import logit_attribution
 from tinyheads.channels import Edge, channel_scores, channel_strengths, predict_edges
-from tinyheads.checkpoint import Checkpoint, find_weights, open_checkpoint
+from tinyheads.files.checkpoint import Checkpoint, open_checkpoint
 from tinyheads.composition import component_scores, composition_scores
 from tinyheads.config import OPENAI_SIZES, GPT2Config
-from tinyheads.download import download
 from tinyheads.errors import (CheckpointError, ConfigError, DownloadError, HeadError, InputError, StreamError,
                               SubspaceError, TaskError, TinyheadsError, TokenizerError)
 from tinyheads.edit import edit_output
-from tinyheads.heads import (SVD, Component, Head, Heads, block_of, degenerate_blocks, load_heads, ov_svd, qk_svd)
+from tinyheads.heads import (SVD, Component, Head, Heads, block_of, degenerate_blocks, ov_svd, qk_svd)
 from tinyheads.lists import Prompts, ioi, laundry_list, ordinal_recall
-from tinyheads.model import GPT2, Cache, load, save
+from tinyheads.model import GPT2, Cache
 from tinyheads.stream import Edit, Stream, pattern_names, read_names, write_names
 from tinyheads.tasks import IOI_CIRCUIT, circuit_auc
-from tinyheads.tokenizer import Tokenizer, load_tokenizer
+from tinyheads.files.tokenizer import Tokenizer
+from tinyheads.files.weights import download, find_weights, load, load_heads, load_tokenizer, save
 
 __version__ = "0.1.0"

@@ -3,7 +3,7 @@
 import argparse
 
 from tinyheads.config import OPENAI_SIZES
-from tinyheads.download import download
+from tinyheads.files.weights import download
 from tinyheads.errors import TinyheadsError
 
 parser = argparse.ArgumentParser(prog="python -m tinyheads")

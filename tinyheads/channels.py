@@ -24,7 +24,7 @@ from torch import Tensor
 from tinyheads.composition import MODES, lengths_read, nonzero, reader_rows, rows_of, unit
 from tinyheads.errors import HeadError
 from tinyheads.heads import SVD, Component, Head, Heads, block_of, check_place, degenerate_blocks, one_thread, ov_svd
-from tinyheads.progress import Progress
+from tinyheads.files.progress import Progress
 
 
 def writer_rows(heads: Heads) -> Tensor:

@@ -17,15 +17,13 @@ D, which LayerNorm removes, is taken out of everything read and written. Convent
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from tinyheads.checkpoint import Checkpoint, open_checkpoint
 from tinyheads.config import GPT2Config
-from tinyheads.download import locate
 from tinyheads.errors import HeadError
 from tinyheads.model import GPT2
 
@@ -93,16 +91,7 @@ class Heads:
         return heads_from(model.config, tensors, fold)
 
 
-def load_heads(path: str | Path, fold: bool = True, verify: bool = False) -> Heads:
-    """The heads of a named model or a file, of which nothing but the attention weights is read.
-
-    Works for a file with no embeddings and no MLPs. Raises CheckpointError for one without heads.
-    """
-    checkpoint = open_checkpoint(locate(path), verify)
-    return heads_from(checkpoint.config, checkpoint, fold)
-
-
-def heads_from(config: GPT2Config, tensors: dict[str, Tensor] | Checkpoint, fold: bool) -> Heads:
+def heads_from(config: GPT2Config, tensors: Mapping[str, Tensor | np.ndarray], fold: bool) -> Heads:
     """Split the fused attention matrices by head, and fold LayerNorm into them.
 
     Layer by layer, so that a file's tensors are never all in memory beside the result.

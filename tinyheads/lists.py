@@ -24,7 +24,7 @@ from torch import Tensor
 
 from tinyheads.errors import TaskError
 from tinyheads.model import GPT2
-from tinyheads.tokenizer import Tokenizer
+from tinyheads.files.tokenizer import Tokenizer
 from tinyheads.words import ITEMS, NAMES, ORDINALS, PLACES, THINGS, VERBS
 
 IOI_TEMPLATES = (  # {A} and {B}: the two names in the order of their first mention; {S}: the one mentioned again

@@ -9,25 +9,17 @@ Face's names and the `x @ W + b` orientation, so that `model.state_dict()` is wh
 Axes: B batch, T position (query), S position (key), H head, D d_model, K d_head, V vocabulary.
 """
 
-import json
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinyheads.array_file import write_atomically
-from tinyheads.checkpoint import open_checkpoint
 from tinyheads.config import LAYER_NORM_EPS, GPT2Config
-from tinyheads.download import locate
-from tinyheads.errors import CheckpointError, InputError
-from tinyheads.safetensors_file import write_safetensors
+from tinyheads.errors import InputError
 from tinyheads.stream import Stream
-from tinyheads.tokenizer import Tokenizer
 
 
 class Table(nn.Module):
@@ -242,52 +234,3 @@ def draw_weights(model: GPT2, generator: torch.Generator) -> None:
                 residual = name.endswith("c_proj.weight")
                 std = 0.02 / math.sqrt(2 * model.config.n_layer) if residual else 0.02
                 parameter.normal_(0.0, std, generator=generator)
-
-
-def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = False) -> GPT2:
-    """A model of the name ("tiny"; "124M" ... "1558M", downloaded once) or at the path, ready to run.
-
-    path: a folder (OpenAI's bundle, safetensors with config.json) or a .safetensors file.
-    verify: check the checksums stored in OpenAI's bundle first. The weights are float32 and frozen
-    (`model.requires_grad_()` makes them trainable again). Raises CheckpointError, DownloadError.
-    """
-    checkpoint = open_checkpoint(locate(path), verify)
-    missing = [name for name in checkpoint.shapes if name not in checkpoint]
-    if missing:
-        raise CheckpointError(f"{checkpoint.path}: {len(missing)} tensors of a whole model are missing, {missing[0]!r} "
-                              f"the first; it has {checkpoint.names[:6]} ... ({len(checkpoint.names)} in all). For "
-                              f"heads alone, load_heads is enough")
-    model = GPT2(checkpoint.config, seed=None)
-    # The file's map is read-only: copy it, into one buffer, since fresh memory for each tensor costs as much again.
-    buffer = np.empty(sum(parameter.numel() for parameter in model.parameters()), dtype=np.float32)
-    start = 0
-    for name, parameter in model.named_parameters():
-        part = buffer[start:start + parameter.numel()].reshape(parameter.shape)
-        part[...] = checkpoint[name]
-        parameter.data = torch.from_numpy(part)
-        start += parameter.numel()
-    return model.requires_grad_(False).to(device)
-
-
-def save(model: GPT2, folder: str | Path, tokenizer: Tokenizer | None = None) -> Path:
-    """Write model.safetensors and config.json (and the tokenizer's two files) into a folder.
-
-    `load(folder)` opens it, and so does `transformers.GPT2LMHeadModel.from_pretrained(folder)`.
-    Each file is complete under its name or not there. Raises CheckpointError where it cannot be written.
-    """
-    folder = Path(folder)
-    arrays = {name: parameter.detach().float().cpu().numpy() for name, parameter in model.named_parameters()}
-    broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
-    if broken:
-        raise CheckpointError(f"not saved: {broken[0]} holds values that are not finite")
-    texts = {"config.json": json.dumps(model.config.to_hugging_face(), indent=2).encode("utf-8")}
-    texts.update(tokenizer.files if tokenizer else {})
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_safetensors(folder / "model.safetensors", arrays)
-        for name, text in texts.items():
-            with write_atomically(folder / name) as file:
-                file.write(text)
-    except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be written ({error.strerror or error})") from error
-    return folder

@@ -20,7 +20,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from tinyheads.array_file import write_atomically
+from tinyheads.files.array_file import write_atomically
 
 # Okabe and Ito's colour-blind safe palette, dark to light, with a marker for each.
 COLOURS = ["#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]

@@ -22,7 +22,7 @@ from tinyheads.errors import SubspaceError, TaskError
 from tinyheads.heads import Head, check_place
 from tinyheads.lists import Prompts
 from tinyheads.model import GPT2
-from tinyheads.progress import Progress
+from tinyheads.files.progress import Progress
 from tinyheads.stream import Edit, Stream
 from tinyheads.subspace import check_basis
 

@@ -30,8 +30,8 @@ from torch import Tensor
 
 import tinyheads as th
 from tinyheads import causal, lists, repair, words
-from tinyheads.progress import Progress
-from tinyheads.tokenizer import END_OF_TEXT, SPLIT, byte_alphabet
+from tinyheads.files.progress import Progress
+from tinyheads.files.tokenizer import END_OF_TEXT, SPLIT, byte_alphabet
 
 CONTEXT = 128
 LENGTHS = range(2, 21)

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from grading import th  # noqa: E402
 from marks import Marks, draw, grade, guarded_files, load_assignment  # noqa: E402
 from session import Session, SessionError, Submission  # noqa: E402
-from tinyheads.array_file import write_atomically  # noqa: E402
+from tinyheads.files.array_file import write_atomically  # noqa: E402
 
 MAIN_NAMES = ("submission.py", "starter.py")
 

@@ -20,8 +20,8 @@ from typing import Callable
 
 import numpy as np
 
-from tinyheads.array_file import Entry, check_shape, map_file, stored_bytes
-from tinyheads.crc32c import crc32c, masked
+from tinyheads.files.array_file import Entry, check_shape, map_file, stored_bytes
+from tinyheads.files.crc32c import crc32c, masked
 from tinyheads.errors import CheckpointError
 
 MAGIC = 0xDB4775248B80FB57

@@ -132,16 +132,16 @@ def test_an_address_that_is_not_on_the_web(server, tmp_path):
 # --- other processes -----------------------------------------------------------------------------------
 
 DOWNLOAD = """
-import sys, types
+import pathlib, sys, types
 package = types.ModuleType("tinyheads")
 package.__path__ = [sys.argv[1]]
 sys.modules["tinyheads"] = package  # in place of its __init__, which imports torch: that takes seconds
-from tinyheads import download
+from tinyheads.files import download
 download.SHA256 = {}
 if sys.argv[4:]:
     import resource
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]), resource.RLIM_INFINITY))  # no file may grow beyond
-download.download("124M", sys.argv[2], sys.argv[3])
+download.fetch_model("124M", pathlib.Path(sys.argv[2]), sys.argv[3])
 """
 
 

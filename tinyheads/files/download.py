@@ -26,10 +26,8 @@ from email.message import Message
 from pathlib import Path
 from typing import BinaryIO, Iterator
 
-from tinyheads.checkpoint import find_weights, search_path
-from tinyheads.config import OPENAI_SIZES
 from tinyheads.errors import DownloadError
-from tinyheads.progress import Progress
+from tinyheads.files.progress import Progress
 
 try:
     import fcntl
@@ -48,39 +46,15 @@ PIECE = 1 << 18  # bytes received at a time, at most
 WEB_PAGE = re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE)  # how none of the files begins
 
 
-def download(size: str, folder: str | Path | None = None, base_url: str | None = None,
-             files: list[str] = FILES) -> Path:
-    """Fetch a model of OpenAI's ("124M", "355M", "774M", "1558M"); gives the folder it lies in.
-
-    folder: where to; `weights/<size>` of the first place in the search path if None.
-    base_url: address before `/<size>/<file>`; else TINYHEADS_BASE_URL, else OpenAI's own.
-    Files that are there already are left alone. Raises DownloadError; run again to continue.
-    """
-    if size not in OPENAI_SIZES:
-        raise DownloadError(f"no OpenAI model {size!r}; there are {', '.join(OPENAI_SIZES)}")
-    folder = Path(folder) if folder else search_path()[0] / size
+def fetch_model(size: str, folder: Path, base_url: str | None = None, files: list[str] = FILES) -> None:
+    """Fetch the files of a model of OpenAI's into a folder; `weights.download` says more. Raises DownloadError."""
     base_url = (base_url or os.environ.get("TINYHEADS_BASE_URL") or BASE_URL).rstrip("/")
     if all((folder / name).exists() for name in files):
-        return folder
+        return
     with only_process_in(folder):
         for name in files:
             if not (folder / name).exists():
                 fetch(f"{base_url}/{size}/{name}", folder / name, SHA256.get(name))
-    return folder
-
-
-def locate(name: str | Path, files: list[str] = FILES) -> Path:
-    """Where a named model or a path lies; of OpenAI's models, `files` are downloaded first where missing.
-
-    A model.safetensors under a size's name (converted from OpenAI's, say) will do for the weights.
-    """
-    if name not in OPENAI_SIZES:
-        return find_weights(name)
-    for folder in search_path():
-        converted = "model.ckpt.index" in files and (folder / name / "model.safetensors").exists()
-        if converted or all((folder / name / file).exists() for file in files):
-            return folder / name
-    return download(name, files=files)
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 ASSIGNMENTS = REPOSITORY / "demos" / "assignments"
-TEXTS = Path(__file__).parent / "assignments"
+TEXTS = Path(__file__).parent
 sys.path[:0] = [str(ASSIGNMENTS), str(TEXTS)]
 
 import marks  # noqa: E402

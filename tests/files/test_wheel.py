@@ -14,7 +14,7 @@ import pytest
 
 import tinyheads as th
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # The wheel that `pip install .` would make; where this setuptools cannot make one (before 70.1, and without the package
 # wheel), its "build" command, which lays out what a wheel packs.
 BUILD = """
@@ -27,7 +27,7 @@ USE = """
 import hashlib, json, sys
 sys.path.insert(0, sys.argv[1])
 import tinyheads as th
-from tinyheads.checkpoint import search_path
+from tinyheads.files.weights import search_path
 weights = b"".join(tensor.numpy().tobytes() for tensor in th.load("tiny").parameters())
 print(json.dumps({"file": th.__file__, "first": str(search_path()[0]), "weights": hashlib.sha256(weights).hexdigest(),
                   "ids": th.load_tokenizer("tiny").encode("The list: apple, sock.")}))

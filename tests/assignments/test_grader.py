@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-ASSIGNMENTS = Path(__file__).parents[1] / "demos" / "assignments"
+ASSIGNMENTS = Path(__file__).parents[2] / "demos" / "assignments"
 sys.path.insert(0, str(ASSIGNMENTS))
 
 import marks  # noqa: E402

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyheads.array_file import Entry, check_shape, map_file, write_atomically
+from tinyheads.files.array_file import Entry, check_shape, map_file, write_atomically
 from tinyheads.errors import CheckpointError
 
 LONGEST_HEADER = 100_000_000  # bytes, as in the specification

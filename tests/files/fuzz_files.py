@@ -1,8 +1,8 @@
 """A long run over mutated weight files of both formats, against the official safetensors library. Not run by the tests.
 
     pip install safetensors==0.8.0
-    PYTHONPATH=.:tests nice -n 19 python tests/fuzz_files.py --files 200000 --seed 0
-    PYTHONPATH=.:tests python tests/fuzz_files.py --golden      # writes tests/golden/verdicts.npz, for test_fuzz.py
+    PYTHONPATH=.:tests:tests/files nice -n 19 python tests/files/fuzz_files.py --files 200000 --seed 0
+    PYTHONPATH=.:tests:tests/files python tests/files/fuzz_files.py --golden      # writes tests/golden/verdicts.npz, for test_fuzz.py
 
 Half of the files are safetensors (a quarter of those with a GPT-2's tensors), half TensorFlow bundles of a GPT-2. For
 each: no exception but CheckpointError; the verdict that mutate_safetensors.agree or mutate_bundles.entries_fit asks for;
@@ -28,10 +28,10 @@ import numpy as np
 import mutate_bundles
 import mutate_safetensors
 import tinyheads as th
-from tinyheads.array_file import map_file, read_array
-from tinyheads.tensorflow_bundle import read_bundle
+from tinyheads.files.array_file import map_file, read_array
+from tinyheads.files.tensorflow_bundle import read_bundle
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 N_GOLDEN = 3000            # files whose verdicts are kept for the tests
 CONSTANT = 2_000_000       # bytes of memory that a file may take besides its own size
 SLOWEST = 1.0              # seconds

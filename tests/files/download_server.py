@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-module = importlib.import_module("tinyheads.download")  # th.download is its function
+module = importlib.import_module("tinyheads.files.download")  # th.download is its function
 NAMES = ["hparams.json", "encoder.json", "vocab.bpe", "model.ckpt.index", DATA := "model.ckpt.data-00000-of-00001"]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-ASSIGNMENTS = Path(__file__).parents[1] / "demos" / "assignments"
+ASSIGNMENTS = Path(__file__).parents[2] / "demos" / "assignments"
 sys.path.insert(0, str(ASSIGNMENTS))
 
 import grade  # noqa: E402

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import tinyheads as th
-import tinyheads.checkpoint
+import tinyheads.files.checkpoint
 from file_writers import (golden_arrays, openai_arrays, openai_name, safetensors_bytes, safetensors_table,
                           write_bundle)
 
@@ -201,10 +201,10 @@ def test_verify_names_each_tensor_whose_bytes_were_flipped(route, golden, tmp_pa
 @pytest.mark.parametrize("route", ["wide", "wide_tf"])
 def test_load_heads_asks_for_attention_tensors_alone(route, golden, monkeypatch):
     asked = []
-    def read_array(entry, mapped, name, read=tinyheads.checkpoint.read_array):
+    def read_array(entry, mapped, name, read=tinyheads.files.checkpoint.read_array):
         asked.append(name)
         return read(entry, mapped, name)
-    monkeypatch.setattr(tinyheads.checkpoint, "read_array", read_array)
+    monkeypatch.setattr(tinyheads.files.checkpoint, "read_array", read_array)
     th.load_heads(golden / route)
     assert sorted(set(asked)) == sorted(f"h.{layer}.{name}.{kind}" for layer in range(2) for kind in ["weight", "bias"]
                                    for name in ["ln_1", "attn.c_attn", "attn.c_proj"])
@@ -216,9 +216,9 @@ def test_load_heads_needs_no_byte_of_a_shard_that_holds_only_mlps_and_embeddings
     write_bundle(tmp_path / "tf", arrays, HPARAMS, n_shards=2, shard_of=lambda i: int(in_second[i]))
     whole = th.load_heads(tmp_path / "tf")
     (tmp_path / "zeros").write_bytes(bytes((tmp_path / "tf" / "model.ckpt.data-00001-of-00002").stat().st_size))
-    def map_file(path, open_map=tinyheads.checkpoint.map_file):
+    def map_file(path, open_map=tinyheads.files.checkpoint.map_file):
         return open_map(tmp_path / "zeros" if "00001-of" in path.name else path)
-    monkeypatch.setattr(tinyheads.checkpoint, "map_file", map_file)
+    monkeypatch.setattr(tinyheads.files.checkpoint, "map_file", map_file)
     heads = th.load_heads(tmp_path / "tf")
     for name in ["W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O"]:
         assert torch.equal(getattr(heads, name), getattr(whole, name))

@@ -7,18 +7,17 @@ the second again. All end as the same names, Hugging Face's without their `trans
 config. Arrays stay in the file, behind a memory map, until they are asked for.
 """
 
-import os
 import re
 from pathlib import Path
 
 import numpy as np
 
-from tinyheads.array_file import Entry, map_file, read_array
+from tinyheads.files.array_file import Entry, map_file, read_array
 from tinyheads.config import GPT2Config, read_json
 from tinyheads.errors import CheckpointError, ConfigError, did_you_mean
-from tinyheads.progress import Progress
-from tinyheads.safetensors_file import read_safetensors
-from tinyheads.tensorflow_bundle import read_bundle, tensor_is_intact
+from tinyheads.files.progress import Progress
+from tinyheads.files.safetensors_file import read_safetensors
+from tinyheads.files.tensorflow_bundle import read_bundle, tensor_is_intact
 
 PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz"}
 PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"\x93NUM")
@@ -223,29 +222,3 @@ def hugging_face_name(name: str) -> str:
     name = re.sub(r"/b$", "/bias", name)
     name = re.sub(r"^(wte|wpe)$", r"\1/weight", name)
     return name.replace("/", ".")
-
-
-def search_path() -> list[Path]:
-    """Folders in which a named model is looked for, in order; the first is where downloads go.
-
-    What the environment's TINYHEADS_WEIGHTS says; the repository's weights/, or, where tinyheads was installed from a
-    wheel, the user's cache and behind it the copy of weights/tiny that the wheel brings along.
-    """
-    here = Path(__file__).resolve().parent
-    chosen, cache = os.environ.get("TINYHEADS_WEIGHTS"), Path.home() / ".cache" / "tinyheads"
-    installed, repository = here / "weights", here.parent / "weights"
-    places = [cache, installed] if installed.is_dir() else [repository, cache] if repository.is_dir() else [cache]
-    return [*([Path(chosen)] if chosen else []), *places]
-
-
-def find_weights(name: str | Path) -> Path:
-    """The folder of a named model ("tiny", "124M"), or the path itself where that exists.
-
-    Raises CheckpointError that lists where it was looked for.
-    """
-    is_name = isinstance(name, str) and re.fullmatch(r"[\w-]+", name)
-    looked = [folder / name for folder in search_path()] if is_name else []
-    for path in [*looked, Path(name)]:
-        if os.path.exists(path):  # unlike path.exists(), False for a name too long to be one
-            return path
-    raise CheckpointError(f"no weights {str(name)!r}; looked for {', '.join(map(str, [*looked, Path(name)]))}")

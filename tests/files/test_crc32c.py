@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-import tinyheads.crc32c
+import tinyheads.files.crc32c
 from file_writers import plain_crc32c
-from tinyheads.crc32c import crc32c, masked
+from tinyheads.files.crc32c import crc32c, masked
 
 
 def by_definition(data: bytes) -> int:
@@ -58,7 +58,7 @@ def test_megabytes_in_all_lanes(n):
 
 
 def test_with_few_lanes_the_rows_get_long(monkeypatch):
-    monkeypatch.setattr(tinyheads.crc32c, "LANES", 32)
+    monkeypatch.setattr(tinyheads.files.crc32c, "LANES", 32)
     data = some_bytes(50_001)
     assert crc32c(data) == plain_crc32c(data)
 

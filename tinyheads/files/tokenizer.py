@@ -13,8 +13,7 @@ from pathlib import Path
 
 import tiktoken
 
-from tinyheads.download import locate
-from tinyheads.errors import CheckpointError, TokenizerError
+from tinyheads.errors import TokenizerError
 
 END_OF_TEXT = "<|endoftext|>"
 # How GPT-2 splits text into words: contractions, letters, digits, other signs, white space.
@@ -64,26 +63,6 @@ class Tokenizer:
     def pieces(self, ids: list[int]) -> list[str]:
         """The text of each id by itself, for labels in figures."""
         return [self.decode([token]) for token in ids]
-
-
-def load_tokenizer(path: str | Path) -> Tokenizer:
-    """The tokenizer of a named model ("tiny", "124M") or of a folder with vocab.bpe and encoder.json.
-
-    A named OpenAI model's two files are downloaded where they are missing. Raises TokenizerError.
-    """
-    try:
-        folder = locate(path, ["vocab.bpe", "encoder.json"])
-    except CheckpointError as error:
-        raise TokenizerError(str(error)) from error
-    folder = folder if folder.is_dir() else folder.parent  # beside a bare .safetensors file
-    files = {}
-    for name in ["vocab.bpe", "encoder.json"]:
-        try:
-            files[name] = (folder / name).read_bytes()
-        except OSError as error:
-            raise TokenizerError(f"{folder / name}: cannot be read ({error.strerror}); a tokenizer needs vocab.bpe "
-                                 f"and encoder.json in one folder") from error
-    return Tokenizer(read_ranks(folder, files["vocab.bpe"], files["encoder.json"]), files)
 
 
 def read_ranks(folder: Path, vocab_bpe: bytes, encoder_json: bytes) -> dict[bytes, int]:

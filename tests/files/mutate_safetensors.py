@@ -16,10 +16,10 @@ import numpy as np
 
 import tinyheads as th
 from file_writers import parse_safetensors
-from tinyheads.array_file import map_file, read_array, stored_bytes
-from tinyheads.safetensors_file import read_safetensors
+from tinyheads.files.array_file import map_file, read_array, stored_bytes
+from tinyheads.files.safetensors_file import read_safetensors
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 KNOWN = re.compile(r"has the name .* twice|does not begin with '\{'|'[^']*' needs dtype, shape and data_offsets|"
                    r"of unknown dtype \"\{'\w+': None\}\"|values, too many for a GPT-2", re.DOTALL)
 

@@ -1,0 +1,1 @@
+"""Files, network, tokenizer: nothing here is about transformers."""
