@@ -237,14 +237,6 @@ def test_looking_up_an_unknown_or_unrecorded_name_says_what_there_is(run):
         th.logit_attribution(model, unrecorded, 0)
 
 
-def test_a_heads_write_is_not_made_from_weights_changed_since(run):
-    model, tokens, stream, _ = run
-    with torch.no_grad():
-        model.h[0].attn.c_proj.weight.mul_(2)
-    with pytest.raises(th.StreamError, match="run the model again"):
-        stream.writes["L0.H0"]
-
-
 def test_attribution_of_a_token_outside_the_vocabulary_is_refused(run):
     model, _, stream, _ = run
     with pytest.raises(th.InputError, match="ids from 0"):

@@ -16,6 +16,7 @@ from tinyheads.errors import (CheckpointError, ConfigError, DownloadError, HeadE
 from tinyheads.edit import edit_output
 from tinyheads.heads import (SVD, Component, Head, Heads, block_of, degenerate_blocks, ov_svd, qk_svd)
 from tinyheads.lists import Prompts, ioi, laundry_list, ordinal_recall
+from tinyheads.generation import Batch, batch
 from tinyheads.model import GPT2, Cache
 from tinyheads.stream import Edit, Stream, pattern_names, read_names, write_names
 from tinyheads.tasks import IOI_CIRCUIT, circuit_auc

@@ -39,7 +39,7 @@ def run_end(model: GPT2, prompts: Prompts, earlier: Cache, edits: Sequence[Edit]
             for layer, pair in earlier.kept.items()}
     stream = Stream(record=True, edits=edits)
     end = prompts.tokens[:, -1:].repeat_interleave(copies, dim=0)                    # [B * copies, 1]
-    logits = model(end, stream, Cache(kept, earlier.length))                         # [B * copies, 1, V]
+    logits = model(end, stream, Cache(kept))                         # [B * copies, 1, V]
     return logits[:, 0], stream
 
 

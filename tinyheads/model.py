@@ -11,6 +11,7 @@ Axes: B batch, T position (query), S position (key), H head, D d_model, K d_head
 
 import math
 from dataclasses import dataclass, field
+from typing import Sequence
 
 import torch
 import torch.nn as nn
@@ -18,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinyheads.config import LAYER_NORM_EPS, GPT2Config
-from tinyheads.errors import InputError
+from tinyheads.errors import InputError, StreamError
+from tinyheads.generation import Batch, Sampler, as_batch, stop_tokens, whole_number
 from tinyheads.stream import Stream
 
 
@@ -131,20 +133,28 @@ class GPT2(nn.Module):
         """Logits [B, T, V] for the token behind each position.
 
         tokens: whole numbers [B, T], T at most n_ctx; stream: records and edits, if given;
-        cache: keys and values of the positions before, to which these are added. Raises InputError.
+        cache: keys and values of the positions before, to which these are added. A run that fails leaves
+        stream and cache as they were. Raises InputError, StreamError.
         """
         tokens = self.checked(tokens, cache)
         stream = Stream() if stream is None else stream
-        stream.begin(self.config)
+        if not isinstance(stream, Stream):
+            raise StreamError(f"the second argument is a Stream, as in model(tokens, Stream(edits=[...])), not "
+                              f"{type(stream).__name__}")
+        grown = None if cache is None else Cache(dict(cache.kept))
         past = 0 if cache is None else cache.length
-        positions = torch.arange(past, past + tokens.shape[1], device=tokens.device)      # [T]
-        stream.write("embed", self.wte.weight[tokens] + self.wpe.weight[positions])       # [B, T, D]
-        for block in self.h:
-            block(stream, cache)
+        with stream.run(self.config):
+            positions = torch.arange(past, past + tokens.shape[1], device=tokens.device)      # [T]
+            stream.write("embed", self.wte.weight[tokens] + self.wpe.weight[positions])       # [B, T, D]
+            for block in self.h:
+                block(stream, grown)
+            x = stream.read("unembed", self.ln_f)                                             # [B, T, D]
+            logits = x @ self.wte.weight.T                                                    # [B, T, V]
+            if stream.record:
+                stream.last_logits = logits[0, -1].detach().clone()                           # [V]
         if cache is not None:
-            cache.length += tokens.shape[1]
-        x = stream.read("unembed", self.ln_f)                                             # [B, T, D]
-        return x @ self.wte.weight.T                                                      # [B, T, V]
+            cache.kept = grown.kept
+        return logits
 
     def checked(self, tokens: Tensor, cache: "Cache | None" = None) -> Tensor:
         """The tokens as int64 [B, T] on the model's device. Raises InputError that says what is wrong."""
@@ -158,6 +168,8 @@ class GPT2(nn.Module):
         if tokens.dim() != 2 or 0 in tokens.shape:
             raise InputError(f"tokens must be of shape [B, T] with at least one token, not {list(tokens.shape)}; a "
                              f"single prompt is torch.tensor([ids])")
+        if cache is not None:
+            cache.check(self.config, tokens)
         length = tokens.shape[1] + (0 if cache is None else cache.length)
         if length > self.config.n_ctx:
             raise InputError(f"a prompt of {length} tokens is longer than the model's n_ctx={self.config.n_ctx}")
@@ -168,37 +180,41 @@ class GPT2(nn.Module):
         return tokens.long()
 
     @torch.no_grad()
-    def generate(self, ids: list[int] | Tensor, n_new: int, temperature: float = 1.0, top_k: int | None = None,
-                 seed: int = 0, use_cache: bool = True) -> list[int] | Tensor:
+    def generate(self, ids: list[int] | Tensor | Batch, n_new: int, temperature: float = 1.0,
+                 top_k: int | None = None, seed: int | torch.Generator = 0, use_cache: bool = True,
+                 stop: int | Sequence[int] = ()) -> list[int] | Tensor | Batch:
         """The ids with n_new more behind them: a list for a list, [B, T + n_new] for a tensor [B, T].
 
-        temperature: logits are divided by it, 0 takes the likeliest token each time (greedy);
-        top_k: draw among the k likeliest only; seed: of the draws; use_cache: keep keys and values
-        of the positions before, in place of computing them again. Raises InputError.
+        A `Batch` of prompts of unequal length gives a `Batch`: each prompt with n_new more tokens, and where its
+        last one then stands. temperature: logits are divided by it, 0 takes the likeliest token each time (greedy);
+        top_k: draw among the k likeliest only; seed: of the draws, or a generator; use_cache: keep keys and values
+        of the positions before, in place of computing them again; stop: token ids behind which a text ends (say
+        `tokenizer.end_of_text`): a list is cut there, in a batch the last token is repeated. Raises InputError.
         """
-        tokens = self.checked([ids] if isinstance(ids, (list, tuple)) else ids)
-        if type(n_new) is not int or n_new < 0 or tokens.shape[1] + n_new > self.config.n_ctx:
-            raise InputError(f"n_new={n_new!r} behind {tokens.shape[1]} tokens: together from {tokens.shape[1]} to "
-                             f"n_ctx={self.config.n_ctx} are possible")
-        if not 0 <= temperature < math.inf:
-            raise InputError(f"temperature must be 0 (greedy) or above, not {temperature}")
-        if top_k is not None and (type(top_k) is not int or top_k < 1):
-            raise InputError(f"top_k must be a whole number from 1, or None, not {top_k!r}")
-        generator = torch.Generator(tokens.device).manual_seed(seed)
+        tokens, last = as_batch(ids, self.checked)                             # [B, T], [B]
+        n_new = whole_number("n_new", n_new, least=0)
+        end = last + n_new                                                     # [B], where each text's last token goes
+        n_last, n_total = int(last.max()) + 1, int(end.max()) + 1
+        if n_total > self.config.n_ctx:
+            raise InputError(f"n_new={n_new} behind {n_last} tokens makes {n_total}, more than "
+                             f"n_ctx={self.config.n_ctx}")
+        stop = stop_tokens(stop, self.config.n_vocab).to(tokens.device)
+        sampler = Sampler(temperature, top_k, seed, tokens.device)
+        texts = F.pad(tokens[:, :n_last], (0, n_total - n_last))               # [B, n_total]
         cache = Cache() if use_cache else None
-        unseen = tokens
-        for _ in range(n_new):
-            logits = self(unseen, cache=cache)[:, -1]                          # [B, V]
-            if temperature == 0:
-                new = logits.argmax(dim=-1, keepdim=True)                      # [B, 1]
-            else:
-                if top_k is not None and top_k < logits.shape[-1]:
-                    least = logits.topk(top_k).values[:, -1:]                  # [B, 1]
-                    logits = logits.masked_fill(logits < least, -math.inf)
-                new = torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)  # [B, 1]
-            tokens = torch.cat([tokens, new], dim=1)                           # [B, T + 1]
-            unseen = new if use_cache else tokens
-        return tokens[0].tolist() if isinstance(ids, (list, tuple)) else tokens
+        start = int(last.min()) + 1
+        for t in range(start, n_total):
+            unseen = texts[:, t - 1:t] if use_cache and t > start else texts[:, :t]
+            new = sampler.draw(self(unseen, cache=cache)[:, -1])               # [B]
+            new = torch.where(t <= last, texts[:, t], new)                     # a longer prompt has a token of its own
+            texts[:, t] = torch.where(t > end, texts[:, t - 1], new)           # behind its end: the last one again
+            end = torch.where((t > last) & (t < end) & torch.isin(texts[:, t], stop), t, end)
+            if (t >= end).all():
+                break
+        texts = texts[:, :int(end.max()) + 1]
+        if isinstance(ids, Batch):
+            return Batch(texts, end)
+        return texts[0].tolist() if isinstance(ids, (list, tuple)) else texts
 
 
 @dataclass
@@ -206,7 +222,19 @@ class Cache:
     """Keys and values of the positions seen so far, by layer: each [B, H, S, K]."""
 
     kept: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    length: int = 0  # positions that every layer has seen
+
+    @property
+    def length(self) -> int:
+        """How many positions are kept, S."""
+        return self.kept[0][0].shape[2] if self.kept else 0
+
+    def check(self, config: GPT2Config, tokens: Tensor) -> None:
+        """Raise InputError unless what is kept is of as many prompts as tokens [B, T], and of such a model."""
+        B, H, K = len(tokens), config.n_head, config.d_head
+        shapes = [[*k.shape[:2], k.shape[3]] for k, v in self.kept.values()]
+        if self.kept and (len(shapes) != config.n_layer or any(shape != [B, H, K] for shape in shapes)):
+            raise InputError(f"this cache holds {len(shapes)} layers of [B, H, K] = {shapes[0]}; the run is of "
+                             f"{config.n_layer} layers of {[B, H, K]}. A new Cache() begins anew")
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Put new keys and values [B, H, T, K] behind a layer's old ones; gives all of them [B, H, S, K]."""
