@@ -169,15 +169,18 @@ class Stream:
         alone = [graph or bool(self.edits_of("writes", name)) for name in names]              # H heads, and the bias
         rest = [head for head in range(H) if not alone[head]] if any(alone[:H]) else slice(None)
         total = F.linear(z[:, :, rest].flatten(2), W_O[rest].flatten(0, 1).T, None if alone[H] else bias)  # [B, T, D]
-        # What the rest wrote is computed from copies: the weights may be changed before somebody asks.
-        W_kept = W_O.detach().to(z.dtype, copy=True) if self.record and not all(alone[:H]) else None
+        # What one of the rest wrote is computed from a copy of W_O, for the weights may be changed before somebody asks;
+        # or, where holding all of it, B*T*H*D numbers, takes less room than the copy, H*K*D, at once.
+        few = B * T < K
+        W = W_O.detach().to(z.dtype, copy=not few) if self.record else W_O
         for head, name in enumerate(names[:H]):
             if alone[head]:
                 write = self.edited("writes", name, z[:, :, head] @ W_O[head])  # [B, T, K] @ [K, D] -> [B, T, D]
                 total = total + write
                 self.keep_write(name, write)
             elif self.record:
-                self.writes.keep(name, lambda head=head: product(z[:, :, head], W_kept[head]))
+                later = lambda head=head: product(z[:, :, head], W[head])
+                self.writes.keep(name, later() if few else later)
         if alone[H]:
             write = self.edited("writes", names[H], bias.to(total.dtype).expand_as(total).clone())  # [D] -> [B, T, D]
             total = total + write
