@@ -54,7 +54,7 @@ def checked_ids(model: GPT2, token: int | Tensor, B: int, T: int) -> Tensor:
 @torch.no_grad()
 def check_logits_are_of(model: GPT2, stream: Stream) -> None:
     """Raise StreamError unless the stream's logits are what the model's final LayerNorm and unembedding make of it."""
-    if "embed" not in stream.writes:
+    if "embed" not in stream.writes or stream.last_logits is None:
         raise StreamError("nothing was recorded: run model(tokens, stream) with stream = Stream(record=True)")
     if stream.value.shape[-1] != model.config.n_embd or len(stream.last_logits) != model.config.n_vocab:
         raise StreamError(f"this stream is another model's: it is {stream.value.shape[-1]} wide and has "

@@ -136,25 +136,30 @@ class GPT2(nn.Module):
         cache: keys and values of the positions before, to which these are added. A run that fails leaves
         stream and cache as they were. Raises InputError, StreamError.
         """
+        stream = Stream() if stream is None else stream
+        x = self.final(tokens, stream, cache)                                                 # [B, T, D]
+        logits = x @ self.wte.weight.T                                                        # [B, T, V]
+        if stream.record:
+            stream.last_logits = logits[0, -1].detach().clone()                               # [V]
+        return logits
+
+    def final(self, tokens: Tensor, stream: Stream | None = None, cache: "Cache | None" = None) -> Tensor:
+        """All of a run but the unembedding: what that reads, [B, T, D]. Arguments and errors as of `forward`."""
         tokens = self.checked(tokens, cache)
         stream = Stream() if stream is None else stream
         if not isinstance(stream, Stream):
             raise StreamError(f"the second argument is a Stream, as in model(tokens, Stream(edits=[...])), not "
                               f"{type(stream).__name__}")
-        grown = None if cache is None else Cache(dict(cache.kept))
-        past = 0 if cache is None else cache.length
+        past, grown = (0, None) if cache is None else (cache.length, Cache(dict(cache.kept)))
         with stream.run(self.config):
             positions = torch.arange(past, past + tokens.shape[1], device=tokens.device)      # [T]
             stream.write("embed", self.wte.weight[tokens] + self.wpe.weight[positions])       # [B, T, D]
             for block in self.h:
                 block(stream, grown)
             x = stream.read("unembed", self.ln_f)                                             # [B, T, D]
-            logits = x @ self.wte.weight.T                                                    # [B, T, V]
-            if stream.record:
-                stream.last_logits = logits[0, -1].detach().clone()                           # [V]
         if cache is not None:
             cache.kept = grown.kept
-        return logits
+        return x
 
     def checked(self, tokens: Tensor, cache: "Cache | None" = None) -> Tensor:
         """The tokens as int64 [B, T] on the model's device. Raises InputError that says what is wrong."""
