@@ -65,7 +65,7 @@ def test_what_is_written_for_transformers_reads_back_the_same(tmp_path):
 
 @pytest.mark.parametrize("name, other", ALIASES)
 def test_a_size_may_stand_under_any_name_that_transformers_takes_for_it_or_several(name, other, tmp_path):
-    both = {"n_ctx": 1024, **HUGGING_FACE, other: HUGGING_FACE[name]}
+    both = {**HUGGING_FACE, "n_inner": 3072, other: HUGGING_FACE[name]}
     alone = {key: value for key, value in both.items() if key not in (name, "n_ctx") or key == other}
     assert read(tmp_path, both) == read(tmp_path, alone) == th.OPENAI_SIZES["124M"]
 

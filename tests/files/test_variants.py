@@ -134,6 +134,14 @@ def test_attention_alone_with_n_head_has_the_heads_of_the_whole_model(golden, wr
     assert torch.equal(th.load_heads(folder, n_head=3).W_Q, whole.W_Q)
 
 
+def test_a_bare_file_may_have_the_one_matrix_under_its_other_name(golden, written):
+    arrays = golden_arrays(golden / "one")
+    arrays["lm_head.weight"] = arrays.pop("wte.weight")
+    model = th.load(written(arrays), n_head=1)
+    assert model.config == th.load(golden / "one").config
+    assert torch.equal(model.wte.weight, th.load(golden / "one").wte.weight)
+
+
 def test_two_different_matrices_are_refused_without_a_config_too(golden, written):
     refused(written(golden_arrays(golden / "one_untied")), "lm_head.weight differs from wte.weight", n_head=1)
 
