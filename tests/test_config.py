@@ -12,6 +12,10 @@ OPENAI = {"n_vocab": 50257, "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer
 HUGGING_FACE = {"model_type": "gpt2", "vocab_size": 50257, "n_positions": 1024, "n_ctx": 1024, "n_embd": 768, "n_head": 12,
                 "n_layer": 12, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "n_inner": None}
 
+# The attribute_map of transformers' GPT2Config, and OpenAI's names beside Hugging Face's.
+ALIASES = [("n_embd", "hidden_size"), ("n_positions", "max_position_embeddings"), ("n_head", "num_attention_heads"),
+           ("n_layer", "num_hidden_layers"), ("n_positions", "n_ctx"), ("vocab_size", "n_vocab")]
+
 
 def read(tmp_path, content):
     path = tmp_path / "config.json"
@@ -59,11 +63,44 @@ def test_what_is_written_for_transformers_reads_back_the_same(tmp_path):
     assert [written[key] for key in ["vocab_size", "n_positions", "n_embd", "n_layer", "n_head"]] == [19, 7, 12, 3, 4]
 
 
-def test_n_positions_wins_over_n_ctx_as_it_sizes_wpe_in_transformers(tmp_path):
-    assert read(tmp_path, {**HUGGING_FACE, "n_ctx": 5}).n_ctx == 1024
+@pytest.mark.parametrize("name, other", ALIASES)
+def test_a_size_may_stand_under_any_name_that_transformers_takes_for_it_or_several(name, other, tmp_path):
+    both = {**HUGGING_FACE, "n_inner": 3072, other: HUGGING_FACE[name]}
+    alone = {key: value for key, value in both.items() if key not in (name, "n_ctx") or key == other}
+    assert read(tmp_path, both) == read(tmp_path, alone) == th.OPENAI_SIZES["124M"]
+
+
+def test_an_unembedding_of_its_own_is_read_and_written(tmp_path):
+    config = read(tmp_path, {**HUGGING_FACE, "tie_word_embeddings": False})
+    assert config == th.GPT2Config(tied=False) != th.GPT2Config()
+    assert read(tmp_path, config.to_hugging_face()) == config
+    assert config.to_hugging_face()["tie_word_embeddings"] is False
+    assert set(config.tensor_shapes().items()) - set(th.GPT2Config().tensor_shapes().items()) == {
+        ("lm_head.weight", (50257, 768))}
+    assert read(tmp_path, {**HUGGING_FACE, "tie_word_embeddings": True}) == read(tmp_path, OPENAI) == th.GPT2Config()
 
 
 # --- what cannot be ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name, other", ALIASES)
+def test_two_names_of_one_size_that_contradict_each_other_are_both_named(name, other, tmp_path):
+    rest = {key: value for key, value in HUGGING_FACE.items() if key != "n_ctx"}
+    for value in [HUGGING_FACE[name] + 1, None, [1024]]:
+        with pytest.raises(th.ConfigError) as caught:
+            read(tmp_path, {**rest, other: value})
+        assert f"config.json: {name} is {HUGGING_FACE[name]} and {other} is {value!r}, two names" in str(caught.value)
+
+
+def test_a_key_that_stands_twice_is_named(tmp_path):
+    with pytest.raises(th.ConfigError, match="config.json: cannot be read as JSON .*'n_head' twice"):
+        read(tmp_path, json.dumps(HUGGING_FACE)[:-1] + ', "n_head": 16}')
+
+
+@pytest.mark.parametrize("value", [None, 0, 1, "false", []], ids=repr)
+def test_tying_that_is_neither_true_nor_false_is_named(value, tmp_path):
+    with pytest.raises(th.ConfigError, match=r"config.json: tied \(tie_word_embeddings in config.json\) must be true"):
+        read(tmp_path, {**HUGGING_FACE, "tie_word_embeddings": value})
 
 
 @pytest.mark.parametrize("name", ["n_vocab", "n_ctx", "n_embd", "n_layer", "n_head"])
@@ -91,8 +128,8 @@ def test_a_missing_size_is_named_with_what_is_there(key, tmp_path):
 
 @pytest.mark.parametrize("change", [
     {"model_type": "gpt_neo"}, {"activation_function": "gelu"}, {"layer_norm_epsilon": 1e-6}, {"n_inner": 1000},
-    {"scale_attn_weights": False}, {"scale_attn_by_inverse_layer_idx": True}, {"add_cross_attention": True},
-    {"tie_word_embeddings": False}], ids=str)
+    {"scale_attn_weights": False}, {"scale_attn_by_inverse_layer_idx": True}, {"add_cross_attention": True}],
+    ids=str)
 def test_models_that_gpt2s_forward_pass_would_get_wrong_are_refused(change, tmp_path):
     (key, value), = change.items()
     with pytest.raises(th.ConfigError, match=f"{key} is {value!r}; tinyheads implements GPT-2"):

@@ -28,7 +28,7 @@ def logit_attribution(model: GPT2, stream: Stream, token: int | Tensor) -> dict[
     """
     check_logits_are_of(model, stream)
     x = stream.value                                                            # [B, T, D]
-    direction = model.wte.weight[checked_ids(model, token, *x.shape[:2])]       # [D], [B, 1, D] or [B, T, D]
+    direction = model.unembedding[checked_ids(model, token, *x.shape[:2])]      # [D], [B, 1, D] or [B, T, D]
     scale = (x.var(dim=-1, correction=0) + LAYER_NORM_EPS).sqrt()               # [B, T]
     parts = {}
     for name, write in stream.writes.items():
@@ -41,7 +41,7 @@ def logit_attribution(model: GPT2, stream: Stream, token: int | Tensor) -> dict[
 
 def checked_ids(model: GPT2, token: int | Tensor, B: int, T: int) -> Tensor:
     """The ids as [], [B, 1] or [B, T], on the model's device. Raises InputError for another shape, and for no ids."""
-    token = torch.as_tensor(token, device=model.wte.weight.device)
+    token = torch.as_tensor(token, device=model.unembedding.device)
     if token.shape not in ((), (B,), (B, T)):
         raise InputError(f"token is one id, one for each of the {B} prompts, or [{B}, {T}], not {list(token.shape)}")
     if token.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8):
@@ -63,7 +63,7 @@ def check_logits_are_of(model: GPT2, stream: Stream) -> None:
     if not same(model.ln_f(stream.value), read):
         raise StreamError("this stream's read 'unembed' is not what this model's ln_f makes of the stream: it was edited, "
                           "or the stream is another model's, or ln_f was changed since. Its writes do not sum to the logit")
-    if not same(read[0, -1] @ model.wte.weight.T, stream.last_logits):
+    if not same(read[0, -1] @ model.unembedding.T, stream.last_logits):
         raise StreamError("this stream's logits are not those of this model's unembedding: the stream is another model's, "
                           "or the weights were changed since. Run the model again")
 

@@ -2,7 +2,7 @@
 
     stream  = wte[tokens] + wpe[positions]
     stream += attention(LayerNorm(stream)),  stream += MLP(LayerNorm(stream))     in each layer
-    logits  = LayerNorm(stream) @ wte.T
+    logits  = LayerNorm(stream) @ unembedding.T             the unembedding is wte again, unless the model is untied
 
 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".) Parameters carry Hugging
 Face's names and the `x @ W + b` orientation, so that `model.state_dict()` is what the files hold.
@@ -126,8 +126,15 @@ class GPT2(nn.Module):
         self.wpe = Table(config.n_ctx, config.n_embd)
         self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.ln_f = LayerNorm(config.n_embd)
+        if not config.tied:
+            self.lm_head = Table(config.n_vocab, config.n_embd)
         if seed is not None:  # None leaves the weights unset, to be filled from a file
             draw_weights(self, torch.Generator().manual_seed(seed))
+
+    @property
+    def unembedding(self) -> Tensor:
+        """What gives the logits, one row a token: [V, D]. It is `wte.weight`, or `lm_head.weight` if not tied."""
+        return self.wte.weight if self.config.tied else self.lm_head.weight
 
     def forward(self, tokens: Tensor, stream: Stream | None = None, cache: "Cache | None" = None) -> Tensor:
         """Logits [B, T, V] for the token behind each position.
@@ -138,7 +145,7 @@ class GPT2(nn.Module):
         """
         stream = Stream() if stream is None else stream
         x = self.final(tokens, stream, cache)                                                 # [B, T, D]
-        logits = x @ self.wte.weight.T                                                        # [B, T, V]
+        logits = x @ self.unembedding.T                                                       # [B, T, V]
         if stream.record:
             stream.last_logits = logits[0, -1].detach().clone()                               # [V]
         return logits

@@ -161,7 +161,8 @@ def test_a_name_that_is_there_twice(one):
     again = raw[:-1] + f', "{name}": {json.dumps(one[1][name])}'.encode() + b"}"
     refused(write(one, again), f"has the name '{name}' twice")
     once = {**one[1], "h.0.ln_1.bias": {"dtype": "F32", "shape": [8], "data_offsets": [len(one[2]), len(one[2]) + 32]}}
-    refused(write(one, once, one[2] + bytes(32)), "'h.0.ln_1.bias' is there twice")  # with and without the prefix
+    # with and without the prefix
+    refused(write(one, once, one[2] + bytes(32)), "'h.0.ln_1.bias' is there twice, the second time as")
     fields = raw.replace(b'"dtype"', b'"dtype": "F16", "dtype"', 1)
     refused(write(one, fields), "has the name 'dtype' twice")
 
@@ -260,7 +261,12 @@ def test_a_config_that_cannot_be_read_is_named(one):
 
 def test_a_bare_file_whose_sizes_cannot_be_known(one, tmp_path):
     (one[0] / "config.json").unlink()
-    refused(one[0], "no config.json beside it, and n_embd=8 is not a multiple of d_head=64")
+    refused(one[0], "no config.json beside it", "n_layer=1, n_embd=8, n_vocab=33, n_ctx=12 are the sizes of no GPT-2",
+            "Give n_head=", "config.json beside it")
+    for n_head, words in [(3, "n_embd=8 does not divide into n_head=3"), (0, "n_head must"), ("1", "n_head must")]:
+        refused(one[0], f"no config.json beside it, and the shapes of its tensors with n_head={n_head!r} are no ",
+                words, load=lambda path: th.load(path, n_head=n_head))
     fields = {"dtype": "F32", "shape": [0, 0], "data_offsets": [0, 0]}
-    refused(write(one, {"h.0.attn.c_attn.weight": fields}, b""), "n_embd must be a positive whole number")
+    refused(write(one, {"h.0.attn.c_attn.weight": fields}, b""), "n_layer=1, n_embd=0 are the sizes of no GPT-2")
+    refused(one[0], "n_embd must be a positive whole number", load=lambda path: th.load_heads(path, n_head=1))
     refused(write(one, {"wte": fields}, b""), "no matrix h.0.attn.c_attn.weight", "wte")

@@ -7,12 +7,14 @@ Random GPT-2 models of several shapes, built by transformers.GPT2LMHeadModel, wi
 prompt; the same weights written by safetensors (F32, F16, BF16, with and without the prefix) and by
 TensorFlow's own checkpoint writer, laid out as openai/gpt-2's download_model.py does (one shard, two
 shards, several index blocks). transformers also saves one of them in float16, in bfloat16 and in shards with their
-index, and opens what th.save wrote after an edit. All numbers in `expected.npz` come from the reference libraries. The
-scores that TransformerLens gives are made by make_composition.py.
+index, opens what th.save wrote after an edit, and saves a model whose unembedding is a matrix of its own. All numbers
+in `expected.npz` come from the reference libraries. The scores that TransformerLens gives are made by
+make_composition.py.
 """
 
 import json
 import shutil
+import tempfile
 import zlib
 from pathlib import Path
 
@@ -83,6 +85,23 @@ def saved_by_transformers(expected: dict) -> None:
             expected[f"{name}.logits"] = back(tokens).logits.numpy()
 
 
+def untied(expected: dict) -> None:
+    """A model of the sizes of "one" whose unembedding is a matrix of its own; also opened again from th.save."""
+    import tinyheads as th
+
+    model = random_model({**SHAPES["one"], "tie_word_embeddings": False}, seed=3)
+    model.save_pretrained(HERE / "one_untied")
+    (HERE / "one_untied" / "generation_config.json").unlink()
+    tokens = torch.from_numpy(expected["one.tokens"])
+    with torch.no_grad():
+        expected["one_untied.logits"] = model(tokens).logits.numpy()
+        with tempfile.TemporaryDirectory() as folder:
+            th.save(th.load(HERE / "one_untied"), folder)
+            theirs, loading = GPT2LMHeadModel.from_pretrained(folder, output_loading_info=True)
+            if any(loading.values()) or not np.array_equal(theirs(tokens).logits, expected["one_untied.logits"]):
+                raise SystemExit(f"transformers does not open what th.save wrote as the same model: {loading}")
+
+
 def saved_by_tinyheads(expected: dict) -> None:
     """"wide" after a weight edit of tinyheads, saved by th.save; the logits are those of transformers, opening it."""
     import tinyheads as th
@@ -138,6 +157,7 @@ def main() -> None:
             with torch.no_grad():
                 expected[f"wide_{dtype}.logits"] = model(tokens).logits.numpy()
     saved_by_transformers(expected)
+    untied(expected)
     saved_by_tinyheads(expected)
     np.savez_compressed(HERE / "expected.npz", **expected)
     total = sum(file.stat().st_size for file in HERE.rglob("*") if file.is_file())

@@ -5,15 +5,19 @@ folder with `config.json`, there in one piece or in shards), and what `tinyheads
 the second again. All end as the same names, Hugging Face's without their `transformer.` prefix
 (`h.0.attn.c_attn.weight`, in the `x @ W + b` orientation), and are checked against the sizes in the
 config. Arrays stay in the file, behind a memory map, until they are asked for.
+
+The shapes in a file do not say how many heads share n_embd, nor LayerNorm's epsilon, nor the activation.
+A file without a config is therefore read only where these are known, or given.
 """
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from tinyheads.files.array_file import Entry, map_file, read_array
-from tinyheads.config import GPT2Config, read_json
+from tinyheads.config import OPENAI_SIZES, GPT2Config, read_json
 from tinyheads.errors import CheckpointError, ConfigError, did_you_mean
 from tinyheads.files.progress import Progress
 from tinyheads.files.safetensors_file import read_safetensors
@@ -24,17 +28,21 @@ PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x0
 PICKLE_MESSAGE = ("{}: looks like a Python pickle (torch.save, np.save), which can run code when it is opened; "
                   "tinyheads reads .safetensors files and OpenAI's model.ckpt.index")
 LONGEST_MESSAGE = 2000  # characters: names in a damaged file can be of any length
+# What stands in front of a name: transformers' own, and what torch.compile, DataParallel and a wrapping class add.
+PREFIXES = re.compile(r"^((transformer|_orig_mod|module|model)\.)+")
+# The heads that transformers' other GPT-2 classes, and trl's model with a value head, put beside the language model.
+OTHER_HEADS = re.compile(r"(score|classifier|qa_outputs|multiple_choice_head|v_head)\.")
 
 
 class Checkpoint:
     """Named arrays in files. `checkpoint["wpe.weight"]` reads one: float32, in the config's shape.
 
     config: the model's sizes; names: what is there, sorted; all errors are CheckpointError.
-    unembedding: lm_head.weight, where a file has that besides wte.weight: the two must hold the same.
+    second_wte: lm_head.weight of a file whose config ties it to wte.weight: the two must hold the same.
     """
 
-    def __init__(self, path: Path, config: GPT2Config, entries: dict[str, Entry], unembedding: Entry | None = None):
-        self.path, self.config, self.entries, self.unembedding = path, config, entries, unembedding
+    def __init__(self, path: Path, config: GPT2Config, entries: dict[str, Entry], second_wte: Entry | None = None):
+        self.path, self.config, self.entries, self.second_wte = path, config, entries, second_wte
         if config.n_layer > len(entries):
             raise CheckpointError(f"{path}: {len(entries)} tensors are too few for {config.n_layer} layers; it has "
                                   f"{sorted(entries)[:10]}")
@@ -48,7 +56,7 @@ class Checkpoint:
                 raise CheckpointError(f"{path}: tensor {name!r} has shape {list(entry.shape)}; the config asks for "
                                       f"{list(self.shapes[name])}")
         # Maps of all files, made now: a file that is saved over later stays, for this checkpoint, what it was.
-        files = {entry.file for entry in [*entries.values(), *([unembedding] if unembedding else [])]}
+        files = {entry.file for entry in [*entries.values(), *([second_wte] if second_wte else [])]}
         self.maps = {file: map_file(file) for file in files}
 
     @property
@@ -65,16 +73,22 @@ class Checkpoint:
                                   f"{did_you_mean(name, self.names)}")
         entry = self.entries[name]
         array = read_array(entry, self.maps[entry.file], name).reshape(self.shapes[name])
-        if name == "wte.weight" and self.unembedding:
+        if name == "wte.weight" and self.second_wte:
             self.refuse_untied(array)
         return array
 
     def refuse_untied(self, embedding: np.ndarray) -> None:
-        """GPT-2 has one matrix for embedding and unembedding: a file with two different ones is another model."""
-        other = read_array(self.unembedding, self.maps[self.unembedding.file], "lm_head.weight")
+        """Raise CheckpointError for a second matrix that is not the first, where the config says that they are one.
+
+        What is right cannot be known: some versions of transformers take both as they are, others the first alone
+        (https://github.com/huggingface/transformers/pull/42612).
+        """
+        other = read_array(self.second_wte, self.maps[self.second_wte.file], "lm_head.weight")
         if not np.array_equal(embedding, other, equal_nan=True):
-            raise CheckpointError(f"{self.path}: lm_head.weight differs from wte.weight; GPT-2's are tied (the same)")
-        self.unembedding = None  # once is enough
+            raise CheckpointError(f"{self.path}: lm_head.weight differs from wte.weight, and tie_word_embeddings, true "
+                                  f"where no config.json says otherwise, asks for one matrix. If the model has two, "
+                                  f"write \"tie_word_embeddings\": false into its config.json")
+        self.second_wte = None  # once is enough
 
     def verify(self) -> None:
         """Compare every tensor with its stored crc32c (TensorFlow bundles have one). Raises CheckpointError."""
@@ -87,20 +101,27 @@ class Checkpoint:
                                           f"crc32c stored in the index. Fetch the file again")
 
 
-def open_checkpoint(path: str | Path, verify: bool = False) -> Checkpoint:
-    """Open a folder or a .safetensors file; `verify` checks stored checksums. Raises CheckpointError."""
+def open_checkpoint(path: str | Path, verify: bool = False, n_head: int | None = None) -> Checkpoint:
+    """Open a folder or a .safetensors file; `verify` checks stored checksums. Raises CheckpointError.
+
+    n_head: heads in a layer, for a .safetensors file of another shape than OpenAI's with no config.json beside it. What
+    else its shapes cannot say is then taken to be GPT-2's: LayerNorm's epsilon 1e-5, and the tanh form of gelu.
+    """
     path = Path(path)
     try:
-        if path.is_dir():
-            checkpoint = open_folder(path)
-        elif not path.exists():
+        if not path.exists():
             raise CheckpointError(f"{path}: no such file or folder")
+        refuse_adapters(path if path.is_dir() else path.parent)
+        if path.is_dir():
+            checkpoint = open_folder(path, n_head)
         elif path.suffix in PICKLE_SUFFIXES:
             raise CheckpointError(PICKLE_MESSAGE.format(path))
         elif path.suffix == ".index":
             checkpoint = open_bundle(path, path)
         else:
-            checkpoint = open_safetensors(path, [path], path.with_name("config.json"))
+            checkpoint = open_safetensors(path, [path], path.with_name("config.json"), n_head)
+        if n_head not in (None, checkpoint.config.n_head):
+            raise CheckpointError(f"{path}: n_head={n_head!r} is asked for; its config says {checkpoint.config.n_head}")
     except (ConfigError, CheckpointError) as error:
         start = map_file(path)[:9].tobytes() if path.is_file() else b""
         if start.startswith(PICKLE_STARTS) and start[8:] != b"{":  # "{": safetensors, with a length that begins alike
@@ -114,16 +135,24 @@ def open_checkpoint(path: str | Path, verify: bool = False) -> Checkpoint:
     return checkpoint
 
 
-def open_folder(folder: Path) -> Checkpoint:
+def refuse_adapters(folder: Path) -> None:
+    """Weights beside an adapter_config.json are a change to another model. Raises CheckpointError."""
+    if (folder / "adapter_config.json").exists():
+        raise CheckpointError(f"{folder}: adapter_config.json says that the weights beside it are an adapter (PEFT, "
+                              f"LoRA) for another model. Merge it into that model first (merge_and_unload in peft), "
+                              f"and save the whole model into a folder of its own")
+
+
+def open_folder(folder: Path, n_head: int | None) -> Checkpoint:
     """A folder as OpenAI, Hugging Face or `tinyheads.save` lays it out."""
     whole, shard_index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if whole.exists():
-        return open_safetensors(folder, [whole], folder / "config.json")
+        return open_safetensors(folder, [whole], folder / "config.json", n_head)
     if shard_index.exists():
-        return open_safetensors(folder, shards_of(shard_index), folder / "config.json")
+        return open_safetensors(folder, shards_of(shard_index), folder / "config.json", n_head)
     safetensors, indexes = sorted(folder.glob("*.safetensors")), sorted(folder.glob("*.index"))
     if safetensors:
-        return open_safetensors(folder, safetensors, folder / "config.json")
+        return open_safetensors(folder, safetensors, folder / "config.json", n_head)
     if len(indexes) == 1:
         return open_bundle(folder, indexes[0])
     if indexes:
@@ -171,47 +200,67 @@ def open_bundle(path: Path, index_path: Path) -> Checkpoint:
     return Checkpoint(path, GPT2Config.from_json(hparams), entries)
 
 
-def open_safetensors(path: Path, files: list[Path], config_path: Path) -> Checkpoint:
-    """One or several safetensors files as one checkpoint, with the sizes of config_path if it exists."""
+def open_safetensors(path: Path, files: list[Path], config_path: Path, n_head: int | None) -> Checkpoint:
+    """One or several safetensors files as one checkpoint, with the sizes of config_path if it exists.
+
+    Warns, in one line, of the heads of other tasks beside the language model, which are left out.
+    """
     entries: dict[str, Entry] = {}
+    other_heads: list[str] = []
     for file in files:
         for stored_name, entry in read_safetensors(file).items():
-            name = stored_name.removeprefix("transformer.")
+            name = PREFIXES.sub("", stored_name)
             if re.fullmatch(r"h\.\d+\.attn\.(bias|masked_bias)", name):
                 continue  # the causal mask, which old versions of transformers saved along
+            if OTHER_HEADS.match(name):
+                other_heads.append(name)
+                continue
             if name in entries:
-                raise CheckpointError(f"{file}: tensor {name!r} is there twice")
+                raise CheckpointError(f"{file}: tensor {name!r} is there twice, the second time as {stored_name!r}")
             entries[name] = entry
     if not entries:
-        raise CheckpointError(f"{path}: holds no tensors")
-    unembedding = entries.pop("lm_head.weight", None)
-    config = GPT2Config.from_json(config_path) if config_path.exists() else config_from_shapes(path, entries)
-    if unembedding and "wte.weight" not in entries:
-        entries["wte.weight"] = unembedding  # tied, and stored under one of its two names
-        unembedding = None
-    return Checkpoint(path, config, entries, unembedding)
+        raise CheckpointError(f"{path}: holds no tensors of a GPT-2")
+    config = GPT2Config.from_json(config_path) if config_path.exists() else config_from_shapes(path, entries, n_head)
+    second_wte = None
+    if config.tied and "lm_head.weight" in entries:
+        second_wte = entries.pop("lm_head.weight")
+        if "wte.weight" not in entries:  # stored under one of its two names
+            entries["wte.weight"], second_wte = second_wte, None
+    checkpoint = Checkpoint(path, config, entries, second_wte)
+    if other_heads:
+        named = ", ".join(name[:100] for name in sorted(other_heads)[:10])
+        warnings.warn(f"{path}: left out a head for another task than predicting tokens: {named}")
+    return checkpoint
 
 
-def config_from_shapes(path: Path, entries: dict[str, Entry]) -> GPT2Config:
-    """Sizes of a bare safetensors file, from its tensors' shapes and d_head = 64, as in every OpenAI GPT-2."""
+def config_from_shapes(path: Path, entries: dict[str, Entry], n_head: int | None) -> GPT2Config:
+    """Sizes of a safetensors file without a config, from its tensors' shapes and the number of heads.
+
+    n_head: may be None where the shapes are those of one of OpenAI's models, whose number of heads is known.
+    Embeddings that are not there are taken to be of OpenAI's sizes; heads alone do not depend on them.
+    """
     layers = [int(match[1]) for name in entries if (match := re.match(r"h\.(\d{1,6})\.", name))]
     c_attn = entries.get("h.0.attn.c_attn.weight")
     if c_attn is None or len(c_attn.shape) != 2:
         raise CheckpointError(f"{path}: no config.json beside it, and no matrix h.0.attn.c_attn.weight to take the "
                               f"sizes from; it has {did_you_mean('h.0.attn.c_attn.weight', sorted(entries))}")
-    n_embd = c_attn.shape[0]
-    if n_embd % 64:
-        raise CheckpointError(f"{path}: no config.json beside it, and n_embd={n_embd} is not a multiple of "
-                              f"d_head=64, so that the number of heads is unknown")
-    sizes = {"n_layer": max(layers) + 1, "n_embd": n_embd, "n_head": n_embd // 64}
-    for key, name in [("n_vocab", "wte.weight"), ("n_ctx", "wpe.weight")]:
+    sizes = {"n_layer": max(layers) + 1, "n_embd": c_attn.shape[0]}
+    for key, name in [("n_vocab", "lm_head.weight"), ("n_vocab", "wte.weight"), ("n_ctx", "wpe.weight")]:
         if name in entries and len(entries[name].shape) == 2:
             sizes[key] = entries[name].shape[0]
+    if n_head is None:
+        for config in OPENAI_SIZES.values():
+            if sizes.items() <= vars(config).items():
+                return config
+        raise CheckpointError(f"{path}: no config.json beside it, and "
+                              f"{', '.join(f'{key}={n}' for key, n in sizes.items())} are the sizes of no GPT-2 of "
+                              f"OpenAI's, so that the number of heads is unknown. Give n_head=, or put the model's "
+                              f"config.json beside it, which also says LayerNorm's epsilon and the activation")
     try:
-        return GPT2Config(**sizes)
+        return GPT2Config(**sizes, n_head=n_head)
     except ConfigError as error:
-        raise CheckpointError(f"{path}: no config.json beside it, and its tensors' shapes are no model's: "
-                              f"{error}") from error
+        raise CheckpointError(f"{path}: no config.json beside it, and the shapes of its tensors with n_head={n_head!r} "
+                              f"are no model's: {error}") from error
 
 
 def hugging_face_name(name: str) -> str:

@@ -25,15 +25,21 @@ from tinyheads.heads import Heads, heads_from
 from tinyheads.model import GPT2
 
 
-def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = False) -> GPT2:
+def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = False, n_head: int | None = None) -> GPT2:
     """A model of the name ("tiny"; "124M" ... "1558M", downloaded once) or at the path, ready to run.
 
     path: a folder (OpenAI's bundle, safetensors with config.json) or a .safetensors file.
-    verify: check the checksums stored in OpenAI's bundle first. The weights are float32 and frozen
-    (`model.requires_grad_()` makes them trainable again). Raises CheckpointError, DownloadError.
+    verify: check the checksums stored in OpenAI's bundle first; n_head: heads in a layer, only for a
+    .safetensors file of another shape than OpenAI's with no config.json beside it (see `open_checkpoint`).
+    The weights are float32 and frozen (`model.requires_grad_()` makes them trainable again); heads of
+    other tasks are left out with a warning. Raises CheckpointError, DownloadError.
     """
-    checkpoint = open_checkpoint(locate(path), verify)
+    checkpoint = open_checkpoint(locate(path), verify, n_head)
     missing = [name for name in checkpoint.shapes if name not in checkpoint]
+    if missing == ["lm_head.weight"]:
+        raise CheckpointError(f"{checkpoint.path}: tensor 'lm_head.weight' is missing, the unembedding, which is a "
+                              f"matrix of its own where the config's tie_word_embeddings is false. If it is wte.weight "
+                              f"again, write true there")
     if missing:
         raise CheckpointError(f"{checkpoint.path}: {len(missing)} tensors of a whole model are missing, {missing[0]!r} "
                               f"the first; it has {checkpoint.names[:6]} ... ({len(checkpoint.names)} in all). For "
@@ -57,7 +63,8 @@ def save(model: GPT2, folder: str | Path, tokenizer: Tokenizer | None = None) ->
     Each file is complete under its name or not there. Raises CheckpointError where it cannot be written.
     """
     folder = Path(folder)
-    arrays = {name: parameter.detach().float().cpu().numpy() for name, parameter in model.named_parameters()}
+    named = model.named_parameters(remove_duplicate=False)  # an untied model's two may have been made one by hand
+    arrays = {name: parameter.detach().float().cpu().numpy() for name, parameter in named}
     broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if broken:
         raise CheckpointError(f"not saved: {broken[0]} holds values that are not finite")
@@ -74,12 +81,12 @@ def save(model: GPT2, folder: str | Path, tokenizer: Tokenizer | None = None) ->
     return folder
 
 
-def load_heads(path: str | Path, fold: bool = True, verify: bool = False) -> Heads:
+def load_heads(path: str | Path, fold: bool = True, verify: bool = False, n_head: int | None = None) -> Heads:
     """The heads of a named model or a file, of which nothing but the attention weights is read.
 
-    Works for a file with no embeddings and no MLPs. Raises CheckpointError for one without heads.
+    Works for a file with no embeddings and no MLPs. n_head: as in `load`. Raises CheckpointError for one without heads.
     """
-    checkpoint = open_checkpoint(locate(path), verify)
+    checkpoint = open_checkpoint(locate(path), verify, n_head)
     return heads_from(checkpoint.config, checkpoint, fold)
 
 
