@@ -38,7 +38,7 @@ def new_figure(width: float, height: float, columns: int = 1, rows: int = 1, **o
 def save_figure(figure: Figure, path: str | Path, dpi: int = 130) -> Path:
     """Write the figure as PNG; the folder is made if need be, and the file is whole or not there.
 
-    In a notebook the picture also appears beneath its cell. Nothing is kept: the figure goes when its name does.
+    In a notebook the picture also appears beneath its cell. These figures are not pyplot's, so none has to be closed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
