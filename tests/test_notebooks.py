@@ -1,5 +1,6 @@
 """The chapters as notebooks: nothing of the script is lost, the form is nbformat's, and one runs without Jupyter."""
 
+import ast
 import importlib.util
 import json
 import os
@@ -75,6 +76,17 @@ def test_the_files_are_nbformat_4_5_and_always_the_same(notebooks, tmp_path):
             assert all(line.endswith("\n") for line in cell["source"][:-1]) and not cell["source"][-1].endswith("\n")
             assert cell.get("outputs", []) == [] and cell.get("execution_count") is None
         assert book["cells"][2]["cell_type"] == "markdown" and book["cells"][2]["source"][0].startswith("# ")
+
+
+def test_no_chapter_needs_what_a_notebook_lacks():
+    """A notebook has no __file__, and beside itself common.py alone."""
+    beside = {path.stem for path in DEMOS.glob("*.py")} - {"common"}
+    for chapter in CHAPTERS:
+        nodes = list(ast.walk(ast.parse(chapter.read_text(encoding="utf-8"))))
+        assert "__file__" not in [node.id for node in nodes if isinstance(node, ast.Name)], chapter
+        imported = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+        imported |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        assert not imported & beside, chapter
 
 
 def test_text_that_is_no_comment_is_refused(notebooks, tmp_path):
