@@ -6,6 +6,7 @@ survives a greyscale printer; lines differ by marker as well as by colour.
 """
 
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +36,23 @@ def new_figure(width: float, height: float, columns: int = 1, rows: int = 1, **o
 
 
 def save_figure(figure: Figure, path: str | Path, dpi: int = 130) -> Path:
-    """Write the figure as PNG; the folder is made if need be, and the file is whole or not there."""
+    """Write the figure as PNG; the folder is made if need be, and the file is whole or not there.
+
+    In a notebook the picture also appears beneath its cell. These figures are not pyplot's, so none has to be closed.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as file:
         figure.savefig(file, format="png", dpi=dpi)
+    show_in_notebook(path)
     return path
+
+
+def show_in_notebook(path: Path) -> None:
+    """Show a PNG file beneath the cell that is running, in Jupyter, Colab or VS Code; elsewhere do nothing."""
+    ipython = sys.modules.get("IPython")                                # a notebook has imported it already
+    if ipython and hasattr(ipython.get_ipython(), "kernel"):            # IPython in a terminal has no kernel
+        ipython.display.display(ipython.display.Image(filename=str(path)))
 
 
 def draw_lines(axes: Axes, lines: dict[str, Tensor], xlabel: str, ylabel: str, title: str = "", start: int = 0) -> None:

@@ -1,6 +1,6 @@
 """What the work on weights costs for OpenAI's larger models: predicted on paper, and measured.
 
-    python demos/benchmark_sizes.py [--sizes 355M,774M,1558M] [--threads N] [--device cuda]
+    python demos/benchmarks/sizes.py [--sizes 355M,774M,1558M] [--threads N] [--device cuda]
 
 Random weights of those sizes; of each model only the heads are made: W_Q, W_K, W_V and W_O. On paper, with
 W = LHDK numbers in each of those, and a multiplication with its addition as 2 operations:
@@ -22,8 +22,7 @@ import sys
 import torch
 
 import tinyheads as th
-from common import say, table
-from timing import begin, in_a_process, load, options, peak_memory, timed
+from timing import begin, in_a_process, load, options, peak_memory, say, table, timed
 
 WORK = ("SVDs of OV and QK", "components, a mode", "whole heads, a mode")
 
@@ -70,7 +69,7 @@ def compare_sizes(sizes: list[str], threads: int, device: torch.device) -> None:
     rates, rows = {}, []
     for size in ["124M", *(size for size in sizes if size != "124M")]:
         for work, (operations, held) in costs(th.OPENAI_SIZES[size]).items():
-            found = in_a_process("benchmark_sizes.py", "--measure", size, work, "--threads", threads,
+            found = in_a_process("sizes.py", "--measure", size, work, "--threads", threads,
                                  "--device", device)
             rates.setdefault(work, operations / found["seconds"])  # 124M comes first
             rows.append([size, work, f"{operations / 1e9:.0f}", f"{operations / rates[work]:.2f}",

@@ -1,11 +1,11 @@
 """Speed and memory, as ratios to a baseline in the same run. Not a test: machines differ, and so do hours.
 
-    python demos/benchmark.py [--threads N] [--rounds N] [--device cuda] [--sizes 355M,774M,1558M]
+    python demos/benchmarks/run.py [--threads N] [--rounds N] [--device cuda] [--sizes 355M,774M,1558M]
 
 Each pair is run in turn, a round of one and a round of the other, and the medians are compared; the spread is
 from the fastest to the slowest round. Nothing but tinyheads' own packages is needed. Where Hugging Face
-transformers or TransformerLens are installed, they are compared with as well (benchmark_peers.py says how to
-install them); --sizes adds the larger models, predicted and measured, which takes minutes (benchmark_sizes.py).
+transformers or TransformerLens are installed, they are compared with as well (peers.py says how to
+install them); --sizes adds the larger models, predicted and measured, which takes minutes (sizes.py).
 """
 
 import os
@@ -19,8 +19,7 @@ import torch
 import torch.nn.functional as F
 
 import tinyheads as th
-from common import say, table
-from timing import begin, in_turn, load, options, ratio, shown
+from timing import begin, in_turn, load, options, ratio, say, shown, table
 from tinyheads.files.safetensors_file import write_safetensors
 
 parser = options(__doc__.split("\n")[0])
@@ -132,6 +131,6 @@ say(table(rows, ["what", "ours: median (spread)", "baseline: median (spread)", "
 # %% Other libraries, where they are installed; larger models, where they are asked for
 here = Path(__file__).parent
 same = ["--threads", str(arguments.threads), "--device", arguments.device]
-subprocess.run([sys.executable, here / "benchmark_peers.py", "--rounds", str(arguments.rounds), *same], check=True)
+subprocess.run([sys.executable, here / "peers.py", "--rounds", str(arguments.rounds), *same], check=True)
 if arguments.sizes:
-    subprocess.run([sys.executable, here / "benchmark_sizes.py", "--sizes", arguments.sizes, *same], check=True)
+    subprocess.run([sys.executable, here / "sizes.py", "--sizes", arguments.sizes, *same], check=True)

@@ -12,7 +12,18 @@ from typing import Callable
 
 import torch
 
-from common import say
+
+def say(text: str = "") -> None:
+    """A line for the reader, at once, whatever is still running."""
+    print(text, flush=True)
+
+
+def table(rows: list[list], header: list[str]) -> str:
+    """Rows as a Markdown table, in columns as wide as they need."""
+    rows = [header, *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    rows.insert(1, ["-" * width for width in widths])
+    return "\n".join(f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths))} |" for row in rows)
 
 
 def options(description: str) -> argparse.ArgumentParser:
@@ -59,7 +70,7 @@ def in_turn(ours: Callable, theirs: Callable, rounds: int, device: torch.device)
 
 def shown(times: list[float]) -> str:
     """The median, and the spread from the fastest to the slowest round."""
-    return f"{statistics.median(times):.3f} s ({min(times):.3f} to {max(times):.3f})"
+    return f"{statistics.median(times):.3g} s ({min(times):.3g} to {max(times):.3g})"
 
 
 def ratio(times: list[float], others: list[float]) -> float:

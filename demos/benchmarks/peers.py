@@ -1,7 +1,7 @@
 """tinyheads beside Hugging Face transformers and TransformerLens: the same weights, the same results, time and memory.
 
     pip install transformers "transformer_lens<4"       # into an environment of its own; tinyheads needs neither
-    python demos/benchmark_peers.py [--threads N] [--rounds N] [--device cuda]
+    python demos/benchmarks/peers.py [--threads N] [--rounds N] [--device cuda]
 
 124M with random weights, 4 prompts of 256 tokens. Each pair runs in turn in one process; peak memory is that of a
 process that does this piece of work alone, once, interpreter and model included. TransformerLens has no function
@@ -19,8 +19,7 @@ from typing import Callable
 import torch
 
 import tinyheads as th
-from common import say, table
-from timing import begin, in_a_process, in_turn, load, options, peak_memory, ratio, shown
+from timing import begin, in_a_process, in_turn, load, options, peak_memory, ratio, say, shown, table
 
 INSTALL = {"transformers": "pip install transformers", "transformer_lens": 'pip install "transformer_lens<4"'}
 CONFIG = th.OPENAI_SIZES["124M"]
@@ -175,7 +174,7 @@ def compare_with_peers(rounds: int, threads: int) -> None:
 
 def peaks(mine: Callable, theirs: Callable, threads: int) -> list[str]:
     """Peak memory of both, each in a process that does nothing else, and the ratio."""
-    mine, theirs = (in_a_process("benchmark_peers.py", "--peak", run.__name__, "--threads", threads,
+    mine, theirs = (in_a_process("peers.py", "--peak", run.__name__, "--threads", threads,
                                  "--device", device)["bytes"] for run in (mine, theirs))
     return [f"{mine / 1e9:.2f} GB", f"{theirs / 1e9:.2f} GB", f"{mine / theirs:.2f}"] if theirs else ["?", "?", "?"]
 

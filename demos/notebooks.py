@@ -1,0 +1,87 @@
+"""Writes each chapter as a notebook for Jupyter or Colab, with the standard library alone.
+
+    python demos/notebooks.py FOLDER [--source WHAT_PIP_INSTALLS]
+
+A chapter is a script in percent format: "# %% [markdown]" opens a cell of text, "# %%" a cell of code. Its notebook
+(https://nbformat.readthedocs.io, version 4.5) has two cells more, in front: one installs tinyheads where it is missing,
+and sets the chapter's options; one writes common.py, which the chapters share, beside the notebook. It can so be
+uploaded to Colab alone. The same chapter gives the same bytes.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+SOURCE = "git+https://github.com/ACCOUNT/tinyheads"  # where Colab finds tinyheads: write your copy's account here
+DEMOS = Path(__file__).resolve().parent
+INSTALL = """\
+# Written by demos/notebooks.py from demos/{chapter}: change it there.
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("tinyheads") is None:  # in Colab, which has PyTorch
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", {source!r}], check=True)
+    importlib.invalidate_caches()
+sys.argv = [{chapter!r}, "--out", "out"]  # as on the command line; add "--model", "124M" for OpenAI's weights
+"""
+
+
+def cells_of(script: Path) -> list[tuple[str, str]]:
+    """A percent script's cells: ("markdown", its text without the comment marks) or ("code", its lines).
+
+    Raises ValueError for a line of text that is no comment: it would be run by the script, and not by the notebook.
+    """
+    cells = [("code", [])]
+    for number, line in enumerate(script.read_text(encoding="utf-8").splitlines(), start=1):
+        kind = cells[-1][0]
+        if line.startswith("# %%"):
+            cells.append(("markdown" if "[markdown]" in line else "code", []))
+        elif kind == "markdown" and line.strip() and not (line == "#" or line.startswith("# ")):
+            raise ValueError(f"{script}, line {number}: in a cell of text each line begins with '# ', not {line!r}")
+        else:
+            cells[-1][1].append(line[2:] if kind == "markdown" else line)
+    joined = [(kind, "\n".join(lines).strip("\n")) for kind, lines in cells]
+    return [(kind, text) for kind, text in joined if text]
+
+
+def notebook(chapter: Path, source: str = SOURCE) -> dict:
+    """The chapter as a notebook: nbformat's dictionary, ready for json."""
+    common = (DEMOS / "common.py").read_text(encoding="utf-8")
+    first = [("code", INSTALL.format(chapter=chapter.name, source=source).rstrip()),
+             ("code", "%%writefile common.py\n" + common.rstrip("\n"))]
+    cells = []
+    for i, (kind, text) in enumerate(first + cells_of(chapter)):
+        cell = {"cell_type": kind, "id": f"cell-{i}", "metadata": {}, "source": text.splitlines(keepends=True)}
+        cells.append(cell if kind == "markdown" else {**cell, "execution_count": None, "outputs": []})
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    return {"cells": cells, "metadata": {"kernelspec": kernel, "language_info": {"name": "python"}},
+            "nbformat": 4, "nbformat_minor": 5}
+
+
+def write_notebooks(folder: Path, source: str = SOURCE) -> list[Path]:
+    """Write every chapter's notebook into the folder, which is made if need be; their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for chapter in sorted(DEMOS.glob("0[0-9]_*.py")):
+        paths.append(folder / f"{chapter.stem}.ipynb")
+        text = json.dumps(notebook(chapter, source), indent=1, ensure_ascii=False) + "\n"
+        part = paths[-1].with_suffix(".part")                           # so that a notebook is whole or not there
+        part.write_text(text, encoding="utf-8", newline="\n")
+        part.replace(paths[-1])
+    return paths
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path, help="where the notebooks go")
+    parser.add_argument("--source", default=SOURCE, help="what pip installs where tinyheads is missing "
+                        "(default: %(default)s, where ACCOUNT stands for whoever keeps the copy)")
+    arguments = parser.parse_args()
+    if arguments.folder.resolve() == DEMOS:
+        sys.exit("a notebook writes a common.py beside itself: give another folder than demos/")
+    for path in write_notebooks(arguments.folder, arguments.source):
+        print(path)
+    if "ACCOUNT" in arguments.source:
+        print("For Colab give --source git+https://... : the address of a copy of tinyheads that is public.")

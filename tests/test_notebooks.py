@@ -1,0 +1,129 @@
+"""The chapters as notebooks: nothing of the script is lost, the form is nbformat's, and one runs without Jupyter."""
+
+import ast
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tinyheads import plots
+
+DEMOS = Path(__file__).parents[1] / "demos"
+CHAPTERS = sorted(DEMOS.glob("0[0-9]_*.py"))
+# What Jupyter does: the cells in turn, in one fresh namespace; %%writefile writes the rest of its cell to a file.
+RUN_CELLS = """
+import json, pathlib, sys
+names = {"__name__": "__main__"}
+for cell in json.loads(pathlib.Path(sys.argv[1]).read_text(encoding="utf-8"))["cells"]:
+    source = "".join(cell["source"])
+    if source.startswith("%%writefile "):
+        first, rest = source.split("\\n", 1)
+        pathlib.Path(first.split()[1]).write_text(rest, encoding="utf-8")
+    elif cell["cell_type"] == "code":
+        exec(compile(source, cell["id"], "exec"), names)
+"""
+
+
+@pytest.fixture(scope="module")
+def notebooks():
+    """demos/notebooks.py as a module."""
+    spec = importlib.util.spec_from_file_location("notebooks", DEMOS / "notebooks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def as_script(cells):
+    """Cells in percent format again, without the blank lines that part them."""
+    lines = []
+    for cell in cells:
+        text = "".join(cell["source"]).split("\n")
+        if cell["cell_type"] == "markdown":
+            lines += ["# %% [markdown]", *(f"# {line}".rstrip() for line in text)]
+        else:
+            lines += ["# %%", *text]
+    return [line for line in lines if line]
+
+
+def test_a_notebook_has_the_whole_chapter_and_nothing_else(notebooks):
+    assert len(CHAPTERS) >= 6
+    for chapter in CHAPTERS:
+        again = as_script(notebooks.notebook(chapter)["cells"][2:])
+        assert again == [line for line in chapter.read_text(encoding="utf-8").splitlines() if line], chapter
+
+
+def test_the_files_are_nbformat_4_5_and_always_the_same(notebooks, tmp_path):
+    paths = notebooks.write_notebooks(tmp_path / "new" / "folder")
+    assert [path.stem for path in paths] == [chapter.stem for chapter in CHAPTERS]
+    before = [path.read_bytes() for path in paths]
+    assert [path.read_bytes() for path in notebooks.write_notebooks(tmp_path / "new" / "folder")] == before
+    for book in map(json.loads, before):
+        assert set(book) == {"cells", "metadata", "nbformat", "nbformat_minor"}
+        assert (book["nbformat"], book["nbformat_minor"]) == (4, 5)
+        assert book["metadata"]["kernelspec"]["name"] == "python3"
+        ids = [cell["id"] for cell in book["cells"]]
+        assert len(set(ids)) == len(ids) and all(re.fullmatch("[a-zA-Z0-9-_]{1,64}", name) for name in ids)
+        for cell in book["cells"]:
+            more = {"execution_count", "outputs"} if cell["cell_type"] == "code" else set()
+            assert set(cell) == {"cell_type", "id", "metadata", "source"} | more
+            assert cell["cell_type"] in ("code", "markdown") and cell["metadata"] == {}
+            assert all(line.endswith("\n") for line in cell["source"][:-1]) and not cell["source"][-1].endswith("\n")
+            assert cell.get("outputs", []) == [] and cell.get("execution_count") is None
+        assert book["cells"][2]["cell_type"] == "markdown" and book["cells"][2]["source"][0].startswith("# ")
+
+
+def test_no_chapter_needs_what_a_notebook_lacks():
+    """A notebook has no __file__, and beside itself common.py alone."""
+    beside = {path.stem for path in DEMOS.glob("*.py")} - {"common"}
+    for chapter in CHAPTERS:
+        nodes = list(ast.walk(ast.parse(chapter.read_text(encoding="utf-8"))))
+        assert "__file__" not in [node.id for node in nodes if isinstance(node, ast.Name)], chapter
+        imported = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+        imported |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        assert not imported & beside, chapter
+
+
+def test_text_that_is_no_comment_is_refused(notebooks, tmp_path):
+    (tmp_path / "chapter.py").write_text("# %% [markdown]\n# Text.\nprint(1)\n")
+    with pytest.raises(ValueError, match=r"chapter\.py, line 3: .* not 'print\(1\)'"):
+        notebooks.cells_of(tmp_path / "chapter.py")
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_the_first_cell_installs_tinyheads_only_where_it_is_missing(notebooks, monkeypatch, missing):
+    commands = []
+    monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])  # which the cell replaces
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if missing else name)
+    monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command))
+    cell = notebooks.notebook(CHAPTERS[0], source="git+https://example.org/copy")["cells"][0]
+    exec("".join(cell["source"]), {})
+    assert commands == missing * [[sys.executable, "-m", "pip", "install", "-q", "git+https://example.org/copy"]]
+    assert sys.argv == [CHAPTERS[0].name, "--out", "out"]
+
+
+def test_the_first_chapters_notebook_runs_from_top_to_bottom_far_from_the_repository(notebooks, tmp_path):
+    book = next(path for path in notebooks.write_notebooks(tmp_path / "books") if path.stem.startswith("01"))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TINYHEADS_")}
+    (tmp_path / "work").mkdir()
+    done = subprocess.run([sys.executable, "-c", RUN_CELLS, str(book)], cwd=tmp_path / "work", capture_output=True,
+                          text=True, env={**kept, "HOME": str(tmp_path), "PIP_NO_INDEX": "1"})
+    assert done.returncode == 0, done.stderr
+    assert "sum of the writes" in done.stdout
+    pictures = sorted(file.name for file in (tmp_path / "work" / "out").iterdir())
+    assert pictures == ["01_logit_attribution.png", "01_who_writes.png"]
+
+
+@pytest.mark.parametrize("shell, shown", [(SimpleNamespace(kernel="a kernel"), 1), (SimpleNamespace(), 0), (None, 0)],
+                         ids=["notebook", "IPython in a terminal", "no IPython running"])
+def test_a_saved_figure_also_appears_in_a_notebook(monkeypatch, tmp_path, shell, shown):
+    pictures, (figure, _) = [], plots.new_figure(2, 2)
+    display = SimpleNamespace(display=pictures.append, Image=lambda filename: Path(filename).read_bytes())
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell, display=display))
+    path = plots.save_figure(figure, tmp_path / "figure.png")
+    assert pictures == shown * [path.read_bytes()]
