@@ -59,14 +59,11 @@ class Prompts:
 
     def __post_init__(self) -> None:
         """Raise TaskError where sizes contradict each other: where some are equal by chance, nothing later would."""
-        shapes = {name: list(getattr(self, name).shape) for name in
-                  ("tokens", "answer", "candidates", "positions", "index", "mentions")}
-        (B, T), (_, N), (_, M) = (shapes[name] if len(shapes[name]) == 2 else (0, 0)
-                                  for name in ("tokens", "candidates", "mentions"))
-        if shapes != {"tokens": [B, T], "answer": [B], "candidates": [B, N], "positions": [B, N], "index": [B],
-                      "mentions": [B, M]}:
-            raise TaskError(f"tokens are [B, T], candidates and positions [B, N], mentions [B, M], answer and index [B]; "
-                            f"these are {shapes}")
+        shapes = {name: list(x.shape) for name, x in vars(self).items() if isinstance(x, Tensor) and name != "end"}
+        (B, T), (_, N), (_, M) = ((shapes[name] + [0, 0])[:2] for name in ("tokens", "candidates", "mentions"))
+        if list(shapes.values()) != [[B, T], [B], [B, N], [B, N], [B], [B, M]]:
+            raise TaskError(f"prompts hold tokens [B, T], answer [B], candidates and positions [B, N], index [B] and "
+                            f"mentions [B, M]; these are {shapes}")
         places(self.end, B, T, TaskError)
 
 
@@ -271,10 +268,7 @@ def logit_difference(logits: Tensor, prompts: Prompts, against: str = "mean") ->
 
 
 def by_index(values: Tensor, prompts: Prompts) -> Tensor:
-    """The mean of one value per prompt [B] by the answer's place in the list: [N]; nan where no prompt has it.
-
-    Raises TaskError.
-    """
+    """The mean of one value per prompt [B] by the answer's index: [N]; nan where no prompt has it. Raises TaskError."""
     if values.shape != prompts.index.shape:
         raise TaskError(f"one value per prompt is [{len(prompts.index)}], not {list(values.shape)}")
     N, values = prompts.candidates.shape[1], values.to(torch.promote_types(values.dtype, torch.float32))
