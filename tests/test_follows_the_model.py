@@ -113,7 +113,7 @@ def test_an_edit_that_rounding_swallows_is_refused(built):
 def test_a_repair(built, prompts, dtype):
     """Its first loss is by hand; its matrices are in float32 at least; in double they are those of the float32 model."""
     damaged = copy.deepcopy(built.model)
-    edit.edit_output(damaged, built.inhibition, built.channel, torch.diag(torch.tensor([0.3, 1.0, 1.0])))
+    edit.edit_output(damaged, built.inhibition, built.channel, TURN)
     fit = lambda model: repair.fit_repair(model, [built.inhibition], built.channel, [prompts], [prompts.tokens[:4]],
                                           steps=3, rate=0.1)
     model = cast(damaged, dtype)
