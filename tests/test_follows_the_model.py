@@ -111,11 +111,11 @@ def test_an_edit_that_rounding_swallows_is_refused(built):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_a_repair(built, prompts, dtype):
-    """Its first loss is by hand; its matrices are in float32 at least; in double they are those of the float32 model."""
+    """Its first loss is by hand; matrices are in float32 at least; in double they are those of the float32 model."""
     damaged = copy.deepcopy(built.model)
     edit.edit_output(damaged, built.inhibition, built.channel, TURN)
     fit = lambda model: repair.fit_repair(model, [built.inhibition], built.channel, [prompts], [prompts.tokens[:4]],
-                                          steps=3, rate=0.1)
+                                          hold=0.1, steps=6, rate=0.1)
     model = cast(damaged, dtype)
     found, among = fit(model), model(prompts.tokens)[:, -1].double().gather(1, prompts.candidates)
     M = found.matrices[built.inhibition]
@@ -139,7 +139,8 @@ def test_subspaces_codes_and_scores_are_those_of_the_float32_model(built, prompt
     ov = th.ov_svd(heads)
     found = subspace.from_composition(ov, th.component_scores(heads, "Q", ov), [built.inhibition], [built.mover], 3)
     assert subspace.principal_angles(found, built.channel).max() < 2
-    torch.testing.assert_close(th.composition_scores(heads, "Q").float(), th.composition_scores(plain, "Q"), rtol=0, atol=0.01)
+    torch.testing.assert_close(th.composition_scores(heads, "Q").float(), th.composition_scores(plain, "Q"), rtol=0,
+                               atol=0.01)
     writes = subspace.writes_at_end(model, prompts, ["L1.H1"])
     basis = subspace.principal_components(subspace.mean_by_index(writes, prompts.index, 6), 3)
     assert subspace.principal_angles(basis, built.channel).max() < 2
@@ -150,19 +151,22 @@ def test_subspaces_codes_and_scores_are_those_of_the_float32_model(built, prompt
     few = laundry_prompts(6, seed=4)
     assert causal.inhibition_scores(model, few, th.ov_svd(plain), built.inhibition, built.mover)[:3].min() > 0.02
     assert lists.correct(lists.logits_at_end(model, prompts), prompts).float().mean() > 0.95
-    assert repair.perplexity(model, prompts.tokens) == pytest.approx(repair.perplexity(built.model, prompts.tokens), rel=0.05)
+    expected = repair.perplexity(built.model, prompts.tokens)
+    assert repair.perplexity(model, prompts.tokens) == pytest.approx(expected, rel=0.05)
 
 
 def test_a_mean_of_many_numbers_of_half_precision_is_exact():
     """In bfloat16 itself the sum would stop growing at 256."""
     writes, index = torch.ones(2000, 1, dtype=torch.bfloat16), torch.arange(2000) % 2
     assert subspace.mean_by_index(writes, index, 2).tolist() == [[1], [1]]
-    assert subspace.span(BASIS.bfloat16()).dtype == subspace.grid(BASIS[0, :2].half(), BASIS[1, :2].half(), 2).dtype == torch.float32
+    half = BASIS.half()
+    assert subspace.span(half).dtype == subspace.grid(half[0, :2], half[1, :2], 2).dtype == torch.float32
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_bases_and_prompts_on_the_cpu_follow_a_model_on_the_gpu(built, prompts):
-    model, codes = copy.deepcopy(built.model).cuda(), subspace.index_codes(built.model, prompts, built.channel, "L2.attn")
+    model = copy.deepcopy(built.model).cuda()
+    codes = subspace.index_codes(built.model, prompts, built.channel, "L2.attn")
     assert edit.steering_rate(model, prompts, built.channel, codes, "L2.attn") == 1.0
     assert subspace.index_codes(model, prompts, built.channel, "L2.attn").is_cuda
     edit.traversed_codes(model, prompts, built.channel, codes, "L2.attn", [built.mover], 3)

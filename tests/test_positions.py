@@ -16,7 +16,8 @@ SCALED = edit.scale_coordinates(BASIS, 3.0, [3])(X)
 
 @pytest.mark.parametrize("position", [
     3, np.int64(3), np.int32(3), torch.tensor(3), torch.tensor(3, dtype=torch.uint8), [3], (np.int64(3),), range(3, 4),
-    [torch.tensor(3)], [3, 3], torch.tensor([3, 3, 3, 3]), torch.tensor([3, 3, 3, 3], dtype=torch.int32), np.full(4, 3)])
+    [torch.tensor(3)], [3, 3], torch.tensor([3, 3, 3, 3]),
+    torch.tensor([3, 3, 3, 3], dtype=torch.int32), np.full(4, 3)])
 def test_one_position_named_in_every_way(position):
     assert torch.equal(edit.scale_coordinates(BASIS, 3.0, position)(X), SCALED)
     assert torch.equal(causal.restrict(BASIS, "L0.H0", position).change(X),
@@ -24,8 +25,10 @@ def test_one_position_named_in_every_way(position):
 
 
 @pytest.mark.parametrize("position, words", [
-    (True, "not True"), (torch.tensor(True), "whole number"), (np.bool_(True), "whole number"), ([0, True], "whole number"),
-    (3.0, "not 3.0"), (torch.tensor([0.0, 1, 2, 3]), "whole number"), (None, "not None"), ("3", "not '3'"), ([[1]], "whole"),
+    (True, "not True"), (torch.tensor(True), "whole number"), (np.bool_(True), "whole number"),
+    ([0, True], "whole number"),
+    (3.0, "not 3.0"), (torch.tensor([0.0, 1, 2, 3]), "whole number"), (None, "not None"), ("3", "not '3'"),
+    ([[1]], "whole number"),
     (torch.zeros(4, 1, dtype=torch.int64), "whole number"), (-1, "position -1 is outside the prompt, 0 to 4"),
     ([0, -1], "position -1"), (5, "position 5"), (torch.tensor([0, 1, 2, 5]), "position 5"), ([], "one position"),
     (torch.tensor([0, 1, 2]), "one for each of the 4 prompts, not 3"), (torch.tensor([3]), "the 4 prompts, not 1")])
@@ -83,8 +86,9 @@ def unequal():
 @pytest.fixture(scope="module")
 def alone(unequal):
     """The same prompts one by one, without padding."""
-    return [lists.Prompts(unequal.tokens[[b], :end + 1], *(getattr(unequal, name)[[b]] for name in (
-        "answer", "candidates", "positions", "index", "mentions")), end, [""]) for b, end in enumerate(unequal.end.tolist())]
+    names = ("answer", "candidates", "positions", "index", "mentions")
+    return [lists.Prompts(unequal.tokens[[b], :end + 1], *(getattr(unequal, name)[[b]] for name in names), end, [""])
+            for b, end in enumerate(unequal.end.tolist())]
 
 
 def close(got, expected):
@@ -115,9 +119,10 @@ def test_logits_and_accuracy_at_each_prompts_own_end(model, unequal, alone):
 def test_an_edit_at_each_prompts_own_end(model, unequal, alone):
     values = 9 * torch.randn(4, 3, generator=torch.Generator().manual_seed(4))
     change = edit.set_coordinates(BASIS, values, unequal.end)
-    logits = positions.at(model(unequal.tokens, th.Stream(edits=[th.Edit("L1.attn", change, of="stream")])), unequal.end)
-    expected = torch.cat([model(one.tokens, th.Stream(edits=[th.Edit(
-        "L1.attn", edit.set_coordinates(BASIS, values[b], one.end), of="stream")]))[:, -1] for b, one in enumerate(alone)])
+    run = lambda tokens, change: model(tokens, th.Stream(edits=[th.Edit("L1.attn", change, of="stream")]))
+    logits = positions.at(run(unequal.tokens, change), unequal.end)
+    expected = torch.cat([run(one.tokens, edit.set_coordinates(BASIS, values[b], one.end))[:, -1]
+                          for b, one in enumerate(alone)])
     close(logits, expected)
     assert (logits - lists.logits_at_end(model, unequal)).abs().max() > 0.1                # and it did something
     assert torch.equal(edit.steered_answers(model, unequal, BASIS, values, "L1.attn"),
