@@ -167,7 +167,7 @@ def behaviour(N, basis, keep=True):
 
 
 N = max(LENGTHS)
-whole, nothing = behaviour(N, None), behaviour(N, torch.zeros(1, model.config.n_embd))
+whole, nothing = behaviour(N, None), behaviour(N, torch.zeros(0, model.config.n_embd))
 widest = min(8, len(subspace.span(torch.cat([ov.write[h.layer, h.head] for h in inhibitors]))))
 curves = {}
 for kind, basis in [("weights", from_weights), ("activations", from_activations), ("random", random)]:

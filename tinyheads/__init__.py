@@ -2,7 +2,7 @@
 
 Read the modules in this order: config, checkpoint (with array_file, safetensors_file,
 tensorflow_bundle, crc32c), download, tokenizer, stream, model, attribution, heads, composition, channels,
-tasks (a known circuit), lists (prompts, with words), at_end, subspace, causal, edit, repair, plots.
+tasks (a known circuit), positions, lists (prompts, with words), at_end, subspace, causal, edit, repair, plots.
 Each opens with its idea, and needs only those before it.
 """
 

@@ -7,7 +7,8 @@ earlier tokens are kept (`Cache`), and each edited run is of one token: as many 
     logits, stream = run_end(model, prompts, earlier, [Edit("L1.attn", set_coordinates(basis, code, 0), of="stream")])
 
 In such a run END is position 0: of edits, of writes and reads [B, 1, D], of patterns' queries [B, H, 1, T].
-`seen_at_end` looks at one thing there while the whole prompt runs, and keeps nothing else.
+It takes prompts that all end at T - 1. `seen_at_end` takes any: it looks at one thing at END while the whole prompt
+runs, and keeps nothing else.
 """
 
 from typing import Sequence
@@ -15,14 +16,22 @@ from typing import Sequence
 import torch
 from torch import Tensor
 
+from tinyheads.errors import TaskError
 from tinyheads.lists import Prompts
 from tinyheads.model import GPT2, Cache
+from tinyheads.positions import at
 from tinyheads.stream import Edit, Stream
 
 
 @torch.no_grad()
 def before_end(model: GPT2, prompts: Prompts) -> Cache:
-    """Keys and values of all tokens before END, to be given to `run_end` any number of times."""
+    """Keys and values of all tokens before END, to be given to `run_end` any number of times. Raises TaskError."""
+    B, T = prompts.tokens.shape
+    if (torch.as_tensor(prompts.end) != T - 1).any():
+        raise TaskError("prompts of unequal length do not end together, so that END cannot be run alone; run them "
+                        "whole, with edits at prompts.end")
+    if T == 1:
+        raise TaskError("nothing stands before END in prompts of one token")
     cache = Cache()
     model(prompts.tokens[:, :-1], cache=cache)
     return cache
@@ -34,7 +43,11 @@ def run_end(model: GPT2, prompts: Prompts, earlier: Cache, edits: Sequence[Edit]
     """Run END with some edits: logits [B, V], and the stream of this one token, recorded. `earlier` stays as it is.
 
     copies: each prompt that many times, one after another, [B * copies, ...]: for trying as many values on each.
+    Raises TaskError for an `earlier` of other prompts, as far as their sizes tell.
     """
+    B, T = prompts.tokens.shape
+    if earlier.length != T - 1 or any(len(keys) != B for keys, _ in earlier.kept.values()):
+        raise TaskError(f"`earlier` is not before_end(model, prompts) of these {B} prompts of {T} tokens")
     kept = {layer: tuple(x.repeat_interleave(copies, dim=0) for x in pair) if copies > 1 else pair
             for layer, pair in earlier.kept.items()}
     stream = Stream(record=True, edits=edits)
@@ -55,7 +68,7 @@ def seen_at_end(model: GPT2, prompts: Prompts, names: Sequence[str], of: str,
 
     def look(name: str) -> Edit:
         def keep(value: Tensor) -> Tensor:
-            seen[name] = value[..., prompts.end, :].clone()
+            seen[name] = at(value, prompts.end)
             return value
         return Edit(name, keep, of=of)
 

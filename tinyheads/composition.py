@@ -67,9 +67,12 @@ def component_scores(heads: Heads, mode: str, ov: SVD | None = None) -> Tensor:
     """The score of every component of every writer with every reader: [L, H, K, L, H], from 0 to 1.
 
     First three axes: the component that writes; last two: the head that reads; 0 where the reader
-    is not in a later layer. ov: `ov_svd(heads)`, if it is there already. Raises HeadError.
+    is not in a later layer. ov: `ov_svd(heads)` of the same heads, if it is there already. Raises HeadError.
     """
+    L, H, D, K = heads.W_V.shape
     A, B = read_circuits(heads, mode)
+    if ov and ov.write.shape != (L, H, K, D):
+        raise HeadError(f"ov is of other heads: its directions are {list(ov.write.shape)}, these heads' {[L, H, K, D]}")
     readers = (unit(rows_of(*factors)) for factors in zip(A, B))          # a layer at a time: [H, K, D] each
     return lengths_read((ov or ov_svd(heads)).write, readers)
 

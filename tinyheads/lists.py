@@ -25,7 +25,8 @@ from torch import Tensor
 from tinyheads.errors import TaskError
 from tinyheads.model import GPT2
 from tinyheads.files.tokenizer import Tokenizer
-from tinyheads.words import ITEMS, NAMES, ORDINALS, PLACES, THINGS, VERBS
+from tinyheads.positions import at, places
+from tinyheads.words import ITEMS, NAMES, ORDINALS, PLACES, THINGS, VERBS, in_one_token, single_tokens
 
 IOI_TEMPLATES = (  # {A} and {B}: the two names in the order of their first mention; {S}: the one mentioned again
     "When {A} and {B} went to the {place}, {S} gave a {thing} to",
@@ -43,7 +44,8 @@ class Prompts:
     tokens: int64 [B, T]; answer: [B], the right next token; candidates: [B, N], tokens in the order in which
     they stand in the prompt; positions: [B, N], where each stands (its first mention); index: [B], the answer's
     place among them; mentions: [B, M], where the crossed-off words are mentioned again, in order (for recall:
-    the one ordinal asked for; for IOI: the name's second mention); end: T - 1; texts: the B prompts.
+    the one ordinal asked for; for IOI: the name's second mention); end: T - 1, or the last position of each prompt
+    [B], where they are unequal and padded on the right; texts: the B prompts. Raises TaskError.
     """
 
     tokens: Tensor
@@ -52,8 +54,17 @@ class Prompts:
     positions: Tensor
     index: Tensor
     mentions: Tensor
-    end: int
+    end: int | Tensor
     texts: list[str]
+
+    def __post_init__(self) -> None:
+        """Raise TaskError where sizes contradict each other: where some are equal by chance, nothing later would."""
+        shapes = {name: list(x.shape) for name, x in vars(self).items() if isinstance(x, Tensor) and name != "end"}
+        (B, T), (_, N), (_, M) = ((shapes[name] + [0, 0])[:2] for name in ("tokens", "candidates", "mentions"))
+        if list(shapes.values()) != [[B, T], [B], [B, N], [B, N], [B], [B, M]]:
+            raise TaskError(f"prompts hold tokens [B, T], answer [B], candidates and positions [B, N], index [B] and "
+                            f"mentions [B, M]; these are {shapes}")
+        places(self.end, B, T, TaskError)
 
 
 def ioi(tokenizer: Tokenizer, n: int, order: str = "mixed", seed: Seed = 0, names: list[str] = NAMES,
@@ -191,27 +202,6 @@ def assemble(tokenizer: Tokenizer, rows: list[list[str]], slots: list, mentions:
     return Prompts(tokens, answer, candidates, positions, index, mentions, tokens.shape[1] - 1, texts)
 
 
-def single_tokens(tokenizer: Tokenizer, words: list[str], least: int, what: str) -> list[str]:
-    """Those of the words that are one token behind a blank, in their order. Raises TaskError for fewer than `least`."""
-    whole = [word for word in dict.fromkeys(words) if len(tokenizer.encode(f" {word}")) == 1]
-    if len(whole) < least:
-        split = [word for word in words if word not in whole]
-        raise TaskError(f"{least} {what} are needed, and of the {len(words)} here only {len(whole)} are one token "
-                        f"each{f'; this tokenizer splits {split[:3]}' if split else ''}")
-    return whole
-
-
-def in_one_token(tokenizer: Tokenizer, words: list[str], n: int) -> list[str]:
-    """The first n of the words, every one of which must be one token. Raises TaskError."""
-    if n > len(words):
-        raise TaskError(f"there are ordinals for lists of up to {len(words)} items, not {n}")
-    split = [k for k in range(n) if len(tokenizer.encode(f" {words[k]}")) != 1]
-    if split:
-        raise TaskError(f"this tokenizer splits {words[split[0]]!r}: it can name {split[0]} places by ordinal, "
-                        f"not {n}; shorter lists, or by='name', will do")
-    return words[:n]
-
-
 @lru_cache(maxsize=64)
 def name_pairs(names: tuple[str, ...], pairs: str) -> list[tuple[str, str]]:
     """The unordered pairs of different names that are in "all", "train" or "test"; the same on every machine."""
@@ -249,7 +239,9 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 def logits_at_end(model: GPT2, prompts: Prompts, batch: int = 256) -> Tensor:
     """What the model says behind the prompts: logits [B, V] at END, computed `batch` prompts at a time."""
     check_count("batch", batch, 1)
-    return torch.cat([model(some)[:, prompts.end].cpu() for some in prompts.tokens.split(batch)])
+    ends = places(prompts.end, *prompts.tokens.shape)[:, 0]                                         # [B]
+    batches = zip(prompts.tokens.split(batch), ends.split(batch))
+    return torch.cat([at(model(tokens), end).cpu() for tokens, end in batches])
 
 
 def correct(logits: Tensor, prompts: Prompts, among: str = "candidates") -> Tensor:
@@ -268,7 +260,7 @@ def logit_difference(logits: Tensor, prompts: Prompts, against: str = "mean") ->
     """The answer's logit, less the other candidates' "mean" or the "best" of them: [B]. Raises TaskError."""
     check_choice("against", against, ("mean", "best"))
     among = at_end(logits, prompts).gather(1, prompts.candidates)                                   # [B, N]
-    is_answer = torch.arange(among.shape[1]) == prompts.index[:, None]                              # [B, N]
+    is_answer = torch.arange(among.shape[1]).to(prompts.index) == prompts.index[:, None]            # [B, N]
     others = among[~is_answer].view(len(among), -1)                                                 # [B, N - 1]
     if not others.shape[1]:
         raise TaskError("a list of one item leaves nothing to compare the answer with")
@@ -276,10 +268,13 @@ def logit_difference(logits: Tensor, prompts: Prompts, against: str = "mean") ->
 
 
 def by_index(values: Tensor, prompts: Prompts) -> Tensor:
-    """The mean of one value per prompt [B] by the answer's place in the list: [N]; nan where no prompt has it."""
-    N = prompts.candidates.shape[1]
-    total = torch.zeros(N).index_add(0, prompts.index, values.float())                              # [N]
-    return total / torch.bincount(prompts.index, minlength=N)
+    """The mean of one value per prompt [B] by the answer's index: [N]; nan where no prompt has it. Raises TaskError."""
+    if values.shape != prompts.index.shape:
+        raise TaskError(f"one value per prompt is [{len(prompts.index)}], not {list(values.shape)}")
+    N, values = prompts.candidates.shape[1], values.to(torch.promote_types(values.dtype, torch.float32))
+    index = prompts.index.to(values.device)
+    total = values.new_zeros(N).index_add(0, index, values)                                         # [N]
+    return total / torch.bincount(index, minlength=N)
 
 
 def by_length(model: GPT2, task: Callable[[int], Prompts], lengths: list[int],
@@ -291,10 +286,12 @@ def by_length(model: GPT2, task: Callable[[int], Prompts], lengths: list[int],
 
 
 def at_end(logits: Tensor, prompts: Prompts) -> Tensor:
-    """Logits [B, T, V] or [B, V] as [B, V]. Raises TaskError where they are not of these prompts."""
+    """Logits [B, T, V] or [B, V] as [B, V]. Raises TaskError where they are not of these prompts, or not numbers."""
     B, T = prompts.tokens.shape
     if logits.dim() == 3 and logits.shape[:2] == (B, T):
-        logits = logits[:, prompts.end]
+        logits = at(logits, prompts.end)
     if logits.dim() != 2 or len(logits) != B or logits.shape[1] <= int(prompts.candidates.max()):
         raise TaskError(f"logits of these prompts are [{B}, {T}, V] or [{B}, V], not {list(logits.shape)}")
+    if logits.isnan().any():
+        raise TaskError("some of the logits at END are not numbers (nan)")
     return logits.to(prompts.tokens.device)

@@ -11,20 +11,21 @@ is put into the weights by `edit_output`, which does the same for every prompt. 
 Axes: B prompt, T position, V vocabulary, D d_model, k dimension of the subspace.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tinyheads.edit import WeightEdit, change_inside, edit_output
-from tinyheads.errors import SubspaceError, TaskError
-from tinyheads.heads import Head, check_place
+from tinyheads.errors import InputError, SubspaceError, TaskError
+from tinyheads.heads import Head, check_place, wide
 from tinyheads.lists import Prompts
 from tinyheads.model import GPT2
 from tinyheads.files.progress import Progress
+from tinyheads.positions import at
 from tinyheads.stream import Edit, Stream
-from tinyheads.subspace import check_basis
+from tinyheads.subspace import check_basis, coordinates
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Repair:
 
     def edits(self) -> list[Edit]:
         """The repair as edits of the stream, to try it without touching a weight: Stream(edits=repair.edits())."""
-        return [Edit(str(head), lambda write, M=M: write + change_inside(write, self.basis, M))
+        return [Edit(str(head), lambda write, M=M: (write + change_inside(write, self.basis, M)).to(write.dtype))
                 for head, M in self.matrices.items()]
 
     def apply(self, model: GPT2) -> list[WeightEdit]:
@@ -50,31 +51,43 @@ class Repair:
 
 def fit_repair(model: GPT2, heads: list[Head], basis: Tensor, improve: list[Prompts], keep: list[Prompts | Tensor] = (),
                hold: float = 1.0, steps: int = 120, rate: float = 0.03) -> Repair:
-    """Fit each head's M by gradient descent (Adam, the rate falling to 0 as a cosine). The model is left as it is.
+    """Fit each head's M by gradient descent (Adam, the rate falling to 0 as a cosine). The model is left as it is,
+    its gradients too, and so is torch's grad mode, under `no_grad` and `inference_mode` and after an error.
 
     improve: batches of prompts to answer better, one of them a step, in turn; keep: batches on which the model
     should go on as before: of prompts, at END, or plain text as tokens [B, T], everywhere; hold: their weight.
     Starts from M = 1, so there is no seed: the same prompts give the same repair. Raises HeadError, TaskError,
-    SubspaceError.
+    SubspaceError, and InputError for a model that was made inside `inference_mode`.
     """
-    check_fit(model, heads, basis, improve, steps, rate, hold)
+    check_fit(model, heads, basis, improve, keep, steps, rate, hold)
+    with torch.inference_mode(False), torch.enable_grad():
+        return fit(model, heads, basis.clone(), improve, keep, hold, steps, rate)
+
+
+def fit(model: GPT2, heads: list[Head], basis: Tensor, improve: list[Prompts], keep: list[Prompts | Tensor],
+        hold: float, steps: int, rate: float) -> Repair:
+    """`fit_repair` with everything checked, and gradients on. Those of the model itself are never asked for."""
+    improve, keep = ([own(batch) for batch in batches] for batches in (improve, keep))
     with torch.no_grad():
         before = [log_probabilities(model, batch, []) for batch in keep]
-    matrices = {head: torch.eye(len(basis), requires_grad=True) for head in heads}
+    weights = wide(model.wte.weight)
+    matrices = {head: torch.eye(len(basis), dtype=weights.dtype, device=weights.device, requires_grad=True)
+                for head in heads}
     optimiser = torch.optim.Adam(matrices.values(), lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     losses = []
-    with Progress("fitting the repair", steps, "steps") as bar, torch.enable_grad():
+    with Progress("fitting the repair", steps, "steps") as bar:
         for step in range(steps):
             edits = Repair(basis, matrices, ()).edits()
             prompts = improve[step % len(improve)]
-            logits = model(prompts.tokens, Stream(edits=edits))[:, prompts.end]                    # [B, V]
-            loss = F.cross_entropy(logits.gather(1, prompts.candidates), prompts.index)
+            logits = wide(at(model(prompts.tokens, Stream(edits=edits)), prompts.end))             # [B, V]
+            among = logits.gather(1, prompts.candidates.to(logits.device))                         # [B, N]
+            loss = F.cross_entropy(among, prompts.index.to(logits.device))
             for batch, target in zip(keep, before):
                 now = log_probabilities(model, batch, edits)
                 loss = loss + hold * F.kl_div(now, target, log_target=True, reduction="none").sum(-1).mean()
-            optimiser.zero_grad()
-            loss.backward()
+            for M, gradient in zip(matrices.values(), torch.autograd.grad(loss, list(matrices.values()))):
+                M.grad = gradient
             optimiser.step()
             schedule.step()
             losses.append(loss.item())
@@ -85,35 +98,49 @@ def fit_repair(model: GPT2, heads: list[Head], basis: Tensor, improve: list[Prom
     return Repair(basis, found, tuple(losses))
 
 
+def own(batch: Prompts | Tensor) -> Prompts | Tensor:
+    """A copy of prompts, or of tokens [B, T]: autograd does not take tensors that were made inside inference_mode."""
+    if isinstance(batch, Tensor):
+        return batch.clone()
+    return replace(batch, **{name: x.clone() for name, x in vars(batch).items() if isinstance(x, Tensor)})
+
+
 def log_probabilities(model: GPT2, batch: Prompts | Tensor, edits: list[Edit]) -> Tensor:
     """The log-probabilities of the next token: at END of prompts [B, V], or everywhere in a text [B, T, V]."""
     stream = Stream(edits=edits)
-    logits = model(batch, stream) if isinstance(batch, Tensor) else model(batch.tokens, stream)[:, batch.end]
-    return logits.log_softmax(dim=-1)
+    logits = model(batch, stream) if isinstance(batch, Tensor) else at(model(batch.tokens, stream), batch.end)
+    return wide(logits).log_softmax(dim=-1)
 
 
 @torch.no_grad()
 def perplexity(model: GPT2, tokens: Tensor) -> float:
-    """exp of the mean cross-entropy of each next token of texts [B, T]."""
-    logits = model(tokens)[:, :-1]                                                                  # [B, T - 1, V]
-    return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).exp().item()
+    """exp of the mean cross-entropy of each next token of texts [B, T], T from 2. Raises TaskError, InputError."""
+    logits = wide(model(tokens)[:, :-1])                                                            # [B, T - 1, V]
+    if not logits.shape[1]:
+        raise TaskError("a text of one token has no next one to be surprised by")
+    return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten().to(logits.device)).exp().item()
 
 
-def check_fit(model: GPT2, heads: list[Head], basis: Tensor, improve: list[Prompts], steps: int, rate: float,
-              hold: float) -> None:
-    """Raise HeadError, SubspaceError or TaskError for a fit that could not be made, or would do nothing."""
+def check_fit(model: GPT2, heads: list[Head], basis: Tensor, improve: list[Prompts], keep: list[Prompts | Tensor],
+              steps: int, rate: float, hold: float) -> None:
+    """Raise HeadError, SubspaceError, TaskError or InputError for a fit that could not be made, or would do nothing."""
     for head in heads:
         check_place(head.layer, head.head, model.config.n_layer, model.config.n_head)
     if not heads or len(set(heads)) < len(heads):
         raise SubspaceError("name one head at least, and each only once")
     check_basis(basis, model.config.n_embd)
-    if not improve:
-        raise TaskError("give one batch of prompts at least to improve on")
+    if not isinstance(improve, (list, tuple)) or not improve:
+        raise TaskError("give a list of one batch of prompts at least to improve on")
+    if not isinstance(keep, (list, tuple)):
+        raise TaskError(f"what is to be kept is a list of batches, not one of {type(keep).__name__}")
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise InputError("this model was loaded inside torch.inference_mode(), where no gradient can pass through it; "
+                         "load it outside")
     if type(steps) is not int or steps < 1 or not 0 < rate < float("inf") or not 0 <= hold < float("inf"):
         raise SubspaceError(f"steps must be a whole number from 1, rate above 0 and hold from 0, not {steps!r}, "
                             f"{rate!r}, {hold!r}")
     for head in heads:
         K = model.config.d_head
         W_O = model.h[head.layer].attn.c_proj.weight[head.head * K:(head.head + 1) * K]              # [K, D]
-        if (W_O @ basis.T).norm() < 1e-6 * W_O.norm().clamp_min(1e-12):
+        if coordinates(W_O, basis).norm() < 1e-6 * wide(W_O).norm().clamp_min(1e-12):
             raise SubspaceError(f"{head} writes nothing in this subspace: no repair there would do anything")

@@ -9,28 +9,30 @@ space is found in two ways and measured:
     from activations   the principal components of the heads' mean write at END, by the answer's index
 
 A subspace is a tensor of k orthonormal rows over the stream, `basis` [k, D]; a vector x has the coordinates
-x @ basis.T [k]. Axes: B prompt, T position, D d_model, N item of the list, k dimension of the subspace.
+x @ basis.T [k]. Rows are always directions: where k equals D, or N equals k, nothing could tell a transposed tensor.
+A basis follows what it is used on, to its device and to the wider of both dtypes, float32 at least.
+Axes: B prompt, T position, D d_model, N item of the list, k dimension of the subspace.
 """
 
 import torch
 from torch import Tensor
 
 from tinyheads.at_end import seen_at_end
-from tinyheads.errors import SubspaceError
-from tinyheads.heads import SVD, Component, Head, check_place
+from tinyheads.errors import HeadError, SubspaceError
+from tinyheads.heads import SVD, Component, Head, check_place, wide
 from tinyheads.lists import Prompts
 from tinyheads.model import GPT2
+from tinyheads.positions import WHOLE
 
 
 def span(vectors: Tensor) -> Tensor:
     """An orthonormal basis [k, D] of what n vectors [n, D] span, the widest direction first; k is their rank."""
     if vectors.dim() != 2 or 0 in vectors.shape:
         raise SubspaceError(f"vectors must be [n, D], not {list(vectors.shape)}")
-    _, scale, directions = torch.linalg.svd(vectors, full_matrices=False)
-    basis = directions[scale > 1e-5 * scale[0]]
-    if len(basis) == 0 or not basis.isfinite().all():
+    if not vectors.isfinite().all() or not vectors.any():
         raise SubspaceError("these vectors span nothing: all are zero, or some are not finite")
-    return basis
+    _, scale, directions = torch.linalg.svd(wide(vectors), full_matrices=False)
+    return directions[scale > 1e-5 * scale[0]]
 
 
 def from_components(ov: SVD, components: list[Component]) -> Tensor:
@@ -50,7 +52,8 @@ def from_composition(ov: SVD, scores: Tensor, writers: list[Head], readers: list
 
     Every component of the writers counts as one vector: its write direction, as long as its scale times its score
     with the readers (root of the sum of squares); these vectors' principal directions are the subspace. scores:
-    `component_scores(heads, "Q")` [L, H, K, L, H]; ov: `ov_svd(heads)`. Raises HeadError, SubspaceError.
+    `component_scores(heads, "Q")` [L, H, K, L, H]; ov: `ov_svd(heads)`, of the same heads. Raises HeadError,
+    SubspaceError.
     """
     loudness = heard(ov, scores, writers, readers)                     # [W, K]
     writes = torch.stack([ov.write[w.layer, w.head] for w in writers]) # [W, K, D]
@@ -72,18 +75,25 @@ def loudest(ov: SVD, scores: Tensor, writers: list[Head], readers: list[Head], n
 
 def heard(ov: SVD, scores: Tensor, writers: list[Head], readers: list[Head]) -> Tensor:
     """How loudly the readers hear each component of the writers: its scale times its score over all of them, [W, K]."""
-    L, H, _, _ = ov.write.shape
+    L, H, K, _ = ov.write.shape
+    if scores.shape != (L, H, K, L, H):
+        raise SubspaceError(f"component scores with these heads are {[L, H, K, L, H]}, not {list(scores.shape)}")
     if not writers or not readers:
         raise SubspaceError("name one writer and one reader at least")
     for head in [*writers, *readers]:
         check_place(head.layer, head.head, L, H)
+    if min(head.layer for head in writers) >= max(head.layer for head in readers):
+        raise HeadError(f"no reader is in a later layer than a writer: {', '.join(map(str, readers))} cannot read what "
+                        f"{', '.join(map(str, writers))} write")
     score = torch.stack([scores[:, :, :, r.layer, r.head] for r in readers]).norm(dim=0)          # [L, H, K]
     return torch.stack([(ov.scale * score)[w.layer, w.head] for w in writers])
 
 
 def writes_at_end(model: GPT2, prompts: Prompts, writers: list[str]) -> Tensor:
     """The sum of some heads' writes at END, in each prompt, less its mean over D: [B, D]. writers: "L0.H3", ..."""
-    total = sum(seen_at_end(model, prompts, writers, "writes"))           # [B, D]
+    if not writers:
+        raise SubspaceError("name one writer at least")
+    total = sum(map(wide, seen_at_end(model, prompts, writers, "writes")))          # [B, D]
     return total - total.mean(dim=-1, keepdim=True)  # LayerNorm takes this out of whatever is read
 
 
@@ -99,20 +109,33 @@ def index_codes(model: GPT2, prompts: Prompts, basis: Tensor, where: str) -> Ten
 
 
 def mean_by_index(writes: Tensor, index: Tensor, n_items: int) -> Tensor:
-    """The mean of writes [B, D] for each index of the answer: [N, D]. Raises SubspaceError if one never occurs."""
-    counts = torch.bincount(index, minlength=n_items)
-    if len(counts) != n_items or (counts == 0).any():
-        raise SubspaceError(f"every index from 0 to {n_items - 1} must occur; they occur {counts.tolist()} times")
-    total = torch.zeros(n_items, writes.shape[1], dtype=writes.dtype).index_add(0, index, writes)
-    return total / counts[:, None]
+    """The mean of writes [B, D] for each index [B] of the answer: [N, D]. Raises SubspaceError if one never occurs."""
+    if writes.dim() != 2 or index.shape != writes.shape[:1] or index.dtype not in WHOLE:
+        raise SubspaceError(f"writes are [B, D], with a whole number for each as index [B]; these are "
+                            f"{list(writes.shape)} and {list(index.shape)} of {index.dtype}")
+    index, writes = index.to(writes.device), wide(writes)
+    counts = torch.bincount(index.clamp(-1, n_items) + 1, minlength=n_items + 2)     # from "below 0" to "N or above"
+    if counts[0] or counts[-1] or (counts[1:-1] == 0).any():
+        raise SubspaceError(f"every index from 0 to {n_items - 1} must occur, and no other; they occur "
+                            f"{counts[1:-1].tolist()} times, others {int(counts[0] + counts[-1])} times")
+    total = writes.new_zeros(n_items, writes.shape[1]).index_add(0, index, writes)
+    return total / counts[1:-1, None]
 
 
 def principal_components(means: Tensor, k: int) -> Tensor:
     """The k directions [k, D] along which mean writes [N, D] differ most. At most N - 1 of them exist."""
-    if not 1 <= k <= min(len(means) - 1, means.shape[1]):
-        most = min(len(means) - 1, means.shape[1])
+    if means.dim() != 2 or not means.isfinite().all():
+        raise SubspaceError(f"mean writes are [N, D], of finite numbers, not {list(means.shape)}"
+                            f"{' with nan or inf' if means.dim() == 2 else ''}")
+    most = min(len(means) - 1, means.shape[1])
+    if not 1 <= k <= most:
         raise SubspaceError(f"{len(means)} means differ along 1 to {most} directions, not {k}")
-    basis = torch.linalg.svd(means - means.mean(dim=0), full_matrices=False).Vh[:k]
+    means = wide(means)
+    _, scale, directions = torch.linalg.svd(means - means.mean(dim=0), full_matrices=False)
+    rank = int((scale > 1e-6 * means.norm()).sum())
+    if rank < k:
+        raise SubspaceError(f"these {len(means)} means differ along {rank} directions only: there are no {k}")
+    basis = directions[:k]
     largest = basis.gather(1, basis.abs().argmax(dim=1, keepdim=True))              # [k, 1]
     return basis * largest.sign()                       # an SVD leaves the sign open: the largest entry is positive
 
@@ -126,13 +149,13 @@ def random_subspace(D: int, k: int, seed: int) -> Tensor:
 
 def coordinates(x: Tensor, basis: Tensor) -> Tensor:
     """Where x [..., D] lies in the subspace: [..., k]."""
-    check_basis(basis, x.shape[-1])
-    return x @ basis.T
+    basis = following(basis, x)
+    return x.to(basis.dtype) @ basis.T
 
 
 def project(x: Tensor, basis: Tensor) -> Tensor:
-    """The part of x [..., D] that lies in the subspace: [..., D]."""
-    return coordinates(x, basis) @ basis
+    """The part of x [..., D] that lies in the subspace: [..., D], in x's dtype."""
+    return (coordinates(x, basis) @ following(basis, x)).to(x.dtype)
 
 
 def principal_angles(first: Tensor, second: Tensor) -> Tensor:
@@ -142,7 +165,7 @@ def principal_angles(first: Tensor, second: Tensor) -> Tensor:
     """
     check_basis(first, second.shape[1])
     check_basis(second, first.shape[1])
-    cosines = torch.linalg.svdvals(first.double() @ second.double().T)
+    cosines = torch.linalg.svdvals(first.double() @ second.to(first.device).double().T)
     return torch.rad2deg(torch.arccos(cosines.clamp(0, 1)))
 
 
@@ -153,6 +176,7 @@ def separation(points: Tensor, index: Tensor, n_items: int) -> Tensor:
     the points around their means along the line between them (both pooled). Below 1 they overlap.
     """
     means = mean_by_index(points, index, n_items)                      # [N, k]
+    points, index = points.to(means.dtype), index.to(points.device)
     apart = means[1:] - means[:-1]                                     # [N - 1, k]
     distance = apart.norm(dim=-1)                                      # [N - 1]
     result = torch.empty(n_items - 1)
@@ -165,19 +189,34 @@ def separation(points: Tensor, index: Tensor, n_items: int) -> Tensor:
 
 def shares(owners: Tensor, n_items: int) -> Tensor:
     """The share of a traversed space that each index owns: [N]. owners: the index at every grid point, [...]."""
+    if owners.dtype not in WHOLE or not owners.numel() or owners.min() < 0 or owners.max() >= n_items:
+        raise SubspaceError(f"owners are whole numbers from 0 to {n_items - 1}, one at least, not {owners}")
     return torch.bincount(owners.flatten(), minlength=n_items).double() / owners.numel()
 
 
 def grid(low: Tensor, high: Tensor, steps: int) -> Tensor:
     """Points of a regular grid between two corners [k]: [steps ** k, k]."""
-    axes = [torch.linspace(float(a), float(b), steps) for a, b in zip(low, high)]
+    if low.dim() != 1 or low.shape != high.shape or not len(low) or steps < 1:
+        raise SubspaceError(f"a grid has two corners [k] and a step at least, not corners {list(low.shape)} and "
+                            f"{list(high.shape)} and {steps} steps")
+    dtype = wide(low).dtype
+    axes = [torch.linspace(float(a), float(b), steps, dtype=dtype, device=low.device) for a, b in zip(low, high)]
     return torch.cartesian_prod(*axes).reshape(-1, len(axes))
 
 
+def following(basis: Tensor, x: Tensor) -> Tensor:
+    """The basis [k, D] on the device of x [..., D], in the wider dtype of both, float32 at least. Checks it first."""
+    check_basis(basis, x.shape[-1])
+    return wide(basis.to(x.device, torch.promote_types(basis.dtype, x.dtype)))
+
+
 def check_basis(basis: Tensor, D: int) -> None:
-    """Raise SubspaceError unless the rows [k, D] are orthonormal, and as wide as the stream."""
-    if basis.dim() != 2 or basis.shape[1] != D:
+    """Raise SubspaceError unless the rows [k, D] are orthonormal, up to rounding, and as wide as the stream."""
+    if basis.dim() != 2 or basis.shape[1] != D or not len(basis):
         raise SubspaceError(f"the subspace is {list(basis.shape)}; it should be [k, {D}], as wide as the stream")
-    error = (basis @ basis.T - torch.eye(len(basis), dtype=basis.dtype, device=basis.device)).abs().max()
-    if not error < 1e-3:
+    if not basis.is_floating_point():
+        raise SubspaceError(f"the rows of a subspace are of floating-point numbers, not of {basis.dtype}")
+    rows = wide(basis)
+    error = (rows @ rows.T - torch.eye(len(rows), dtype=rows.dtype, device=rows.device)).abs().max()
+    if not error < max(1e-3, torch.finfo(basis.dtype).eps):            # half precision rounds by more
         raise SubspaceError(f"the rows of a subspace must be orthonormal; these are off by {error:.2g}")

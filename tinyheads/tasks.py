@@ -76,7 +76,7 @@ def circuit_auc(scores: Tensor, mode: str, circuit: dict[str, KnownEdges] = IOI_
 
     scores: [L, H, L, H], writer by reader, of any score; ties count half. 0.5 is chance, 1 is
     perfect. With the IOI circuit: 12 known of 336 pairs by Q, 8 of 252 by K, 28 of 360 by V.
-    Raises HeadError.
+    Raises HeadError; also for axes in another order, where the scores are 0 or -inf for all but later readers.
     """
     try:
         scores = torch.as_tensor(scores)
@@ -85,9 +85,21 @@ def circuit_auc(scores: Tensor, mode: str, circuit: dict[str, KnownEdges] = IOI_
     if scores.dim() != 4 or scores.shape[:2] != scores.shape[2:]:
         raise HeadError(f"scores must be [L, H, L, H], writer by reader, not {list(scores.shape)}; of component scores "
                         f"[L, H, K, L, H] take the best, scores.amax(2)")
+    for order, what in [((2, 3, 0, 1), "reader by writer"), ((1, 0, 3, 2), "head before layer"),
+                        ((3, 2, 1, 0), "reader by writer and head before layer")]:
+        if not only_later(scores) and only_later(scores.permute(order)):
+            raise HeadError(f"these scores are {what}; they should be [L, H, L, H], writer by reader: "
+                            f"scores.permute{order}")
     known, others = circuit_pairs(*scores.shape[:2], mode, circuit)
     positive, negative = scores[known].double(), scores[others].double()
     if positive.isnan().any() or negative.isnan().any():
         raise HeadError("some of the scores are not numbers (nan)")
     wins = (positive[:, None] > negative).double() + 0.5 * (positive[:, None] == negative).double()  # [known, others]
     return wins.mean().item()
+
+
+def only_later(scores: Tensor) -> bool:
+    """Whether scores [L, H, L, H] are 0, -inf or nan for all pairs whose reader is not in a later layer."""
+    layers = torch.arange(len(scores), device=scores.device)
+    rest = scores.transpose(1, 2)[layers[:, None] >= layers]                # [pairs of layers, H, H]
+    return bool(((rest == 0) | rest.isneginf() | rest.isnan()).all())

@@ -4,6 +4,9 @@ Every word here but the ordinals from "eleventh" on is one token, with the blank
 vocabulary; all are one token each in the bundled model's (tests/test_lists.py checks both).
 """
 
+from tinyheads.errors import TaskError
+from tinyheads.files.tokenizer import Tokenizer
+
 ORDINALS = ("first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth "
             "fifteenth sixteenth seventeenth eighteenth nineteenth twentieth").split()
 VERBS = "wash buy pack find clean".split()  # what is to be done with the items of a list
@@ -42,3 +45,24 @@ NAMES = """
     Megan Andrea Ann Alice Jean Hannah Kathryn Gloria Teresa Sara Julia Grace Judy Theresa Beverly Denise Marilyn
     Amber Danielle Brittany Diana Jane Lori Alexis Kate Lucy Susan Linda Barbara Jennifer Elizabeth Patricia Jessica
 """.split()
+
+
+def single_tokens(tokenizer: Tokenizer, words: list[str], least: int, what: str) -> list[str]:
+    """Those of the words that are one token behind a blank, in their order. Raises TaskError for fewer than `least`."""
+    whole = [word for word in dict.fromkeys(words) if len(tokenizer.encode(f" {word}")) == 1]
+    if len(whole) < least:
+        split = [word for word in words if word not in whole]
+        raise TaskError(f"{least} {what} are needed, and of the {len(words)} here only {len(whole)} are one token "
+                        f"each{f'; this tokenizer splits {split[:3]}' if split else ''}")
+    return whole
+
+
+def in_one_token(tokenizer: Tokenizer, words: list[str], n: int) -> list[str]:
+    """The first n of the words, every one of which must be one token. Raises TaskError."""
+    if n > len(words):
+        raise TaskError(f"there are ordinals for lists of up to {len(words)} items, not {n}")
+    split = [k for k in range(n) if len(tokenizer.encode(f" {words[k]}")) != 1]
+    if split:
+        raise TaskError(f"this tokenizer splits {words[split[0]]!r}: it can name {split[0]} places by ordinal, "
+                        f"not {n}; shorter lists, or by='name', will do")
+    return words[:n]
