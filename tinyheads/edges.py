@@ -1,86 +1,31 @@
-"""Which edges stand out: composition, corrected for what every head does anyway.
+"""Which edges stand out: the components that write most into what a later head reads.
 
-A plain composition score is large for two dull reasons: some directions of the stream are written
-and read by nearly everybody, and some pairs overlap in whatever way they are compared. So:
+An edge is one component of a head, and a later head that reads it. Edges are ranked by the paper's score of a component
+(Merullo et al. 2024, §3; `composition.component_score`) and by nothing else:
 
-1. Whiten. With G the sum of what all heads write and read (as Gram matrices over the stream, every
-   head scaled to size 1) and J = G^(-1/2), measure everything in the stream as seen through J:
-   a direction that everybody uses counts for little.
-2. Take one channel. The strength of a pair is the largest singular value of what meets, the
-   strongest single message, in place of the Frobenius norm over all of them:
-       S_m(w, r) = ||A_w J J B_r||_2 / (||A_w J||_F ||J B_r||_F),   A_w = OV_w,  B_r = M_r of mode m
-3. Ask through which door. The score of mode m is  log S_m - (log S_Q + log S_K + log S_V) / 3.
+    score = ||v_i^T M_r|| / ||M_r||_F         v_i what the component writes, M_r where the reader reads it (Q, K or V)
 
-No constant is fitted. The three steps are ours, not the paper's; how they were found, and everything
-else that was tried, is told in demos/03_predict_circuit.py. `predict_edges` uses the first step alone,
-component by component.
+Beside the score stands its distance from the reader's other writers: how far it lies above the median of all that is
+written to this reader, in robust standard deviations. It does not change the order among one reader's edges, and says
+whether the first of them stands apart from the rest.
 """
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from tinyheads.composition import MODES, lengths_read, nonzero, reader_rows, rows_of, unit
+from tinyheads.composition import component_score, narrow, read_circuits, safe_divisor
 from tinyheads.errors import HeadError
-from tinyheads.heads import SVD, Component, Head, Heads, block_of, check_place, degenerate_blocks, one_thread, ov_svd
-from tinyheads.files.progress import Progress
-
-
-def writer_rows(heads: Heads) -> Tensor:
-    """What each head writes, as K rows over the stream: [L, H, K, D], whose Gram matrix is OV^T OV."""
-    return rows_of(heads.W_O.transpose(2, 3), heads.W_V)
-
-
-def whitening(heads: Heads) -> Tensor:
-    """J = G^(-1/2) [D, D]: after it, the heads' writes and reads, taken together, favour no direction."""
-    G = sum(torch.einsum("lhkd,lhke->de", rows, rows)                 # [D, D]
-            for rows in [unit(writer_rows(heads)), *(unit(reader_rows(heads, mode)) for mode in MODES)])
-    values, vectors = torch.linalg.eigh(G.double())                   # [D], [D, D]
-    used = values > 1e-6 * values[-1]                                 # the mean over D, which folding took out, is not
-    roots = torch.where(used, values, torch.ones_like(values)).rsqrt() * used
-    return ((vectors * roots) @ vectors.T).to(G.dtype)
-
-
-def channel_strengths(heads: Heads) -> dict[str, Tensor]:
-    """S of every pair of heads in each mode: {"Q", "K", "V": [L, H, L, H]}, from 0 to 1; 0 where not later."""
-    J = whitening(heads)
-    L, H = heads.W_Q.shape[:2]
-    writers = unit(writer_rows(heads) @ J)                            # [L, H, K, D]
-    strengths = {}
-    with Progress("channels", 3 * (L - 1), "layers") as bar:
-        for mode in MODES:
-            readers = unit(reader_rows(heads, mode) @ J)
-            strengths[mode] = writers.new_zeros(L, H, L, H)
-            for layer in range(L - 1):                                # this layer's writers, all later readers
-                met = torch.einsum("wkd,lrjd->wlrkj", writers[layer], readers[layer + 1:])  # [H, later, H, K, K]
-                with one_thread():
-                    largest = torch.linalg.eigvalsh(met @ met.transpose(3, 4))[..., -1]     # [H, later, H]
-                strengths[mode][layer, :, layer + 1:] = largest.clamp_min(0).sqrt()
-                bar.add()
-    return strengths
-
-
-def channel_scores(heads: Heads) -> dict[str, Tensor]:
-    """The score of every pair in each mode: {"Q", "K", "V": [L, H, L, H]}, a log ratio; -inf where not later.
-
-    Above 0: this pair meets through this door more than through the other two.
-    """
-    strengths = channel_strengths(heads)
-    logs = {mode: strength.clamp_min(1e-12).log() for mode, strength in strengths.items()}
-    mean = sum(logs.values()) / len(MODES)
-    layers = torch.arange(mean.shape[0])
-    later = (layers[:, None] < layers)[:, None, :, None]              # [L, 1, L, 1]
-    return {mode: (log - mean).masked_fill(~later, -torch.inf) for mode, log in logs.items()}
+from tinyheads.heads import Component, Head, Heads, block_of, check_place, degenerate_blocks, ov_svd
 
 
 @dataclass(frozen=True)
 class Edge:
     """A component that a later head reads. Prints as `L8.H6.C2 -> L9.H9 by Q`.
 
-    score: whitened component score, 0 to 1; distance: how far above the median of everything written
-    to that reader, in robust standard deviations (1.4826 times the median absolute deviation);
-    block: the components that this one cannot be told apart from, itself among them.
+    score: the component's composition score with the reader, from 0 to 1; distance: how far the score lies above the
+    median of all components before the reader, in robust standard deviations; block: the components that this one
+    cannot be told apart from, because their singular values are alike, itself among them (`heads.degenerate_blocks`).
     """
 
     component: Component
@@ -95,10 +40,13 @@ class Edge:
 
 
 def predict_edges(heads: Heads, mode: str, top: int = 20, reader: Head | str | None = None) -> list[Edge]:
-    """The edges that stand out, furthest first: each pair of heads with its strongest component.
+    """The edges with the highest score, highest first, from weights alone.
 
-    mode: "Q", "K" or "V"; top: how many; reader: only those into this head ("L9.H9"), else into all.
-    Needs weights alone, and no knowledge of any circuit. Raises HeadError.
+    mode: "Q", "K" or "V"; top: how many; reader: only edges into this head (`Head(9, 9)` or "L9.H9"), else into any.
+    Every component of every head in an earlier layer makes an edge of its own, so that one pair of heads can appear
+    several times; and since a component's size cancels in its score, a weak component as well as a strong one. Into a
+    reader in layer 0 there are no edges. Raises HeadError for an unknown mode, for a reader that the model does not
+    have, and for a top that is not a whole number from 1. Source: Merullo et al. 2024, §3 (the score).
     """
     if type(top) is not int or top < 1:
         raise HeadError(f"top must be a whole number from 1, not {top!r}")
@@ -106,41 +54,29 @@ def predict_edges(heads: Heads, mode: str, top: int = 20, reader: Head | str | N
     if reader is not None:
         reader = reader if isinstance(reader, Head) else Head.parse(reader)
         check_place(reader.layer, reader.head, L, H)
+    read = narrow(*read_circuits(heads, mode))                            # [L, H, D, K]
     ov = ov_svd(heads)
+    best = []
+    for into in [reader] if reader else [Head(layer, head) for layer in range(L) for head in range(H)]:
+        written = ov.write[:into.layer].flatten(0, 2)                     # [N, D], the N components before this reader
+        scores = component_score(written, read[into.layer, into.head])    # [N]
+        far = distances(scores)                                           # [N]
+        for i in scores.argsort(descending=True, stable=True)[:top].tolist():
+            component = Component(i // (H * K), i // K % H, i % K)
+            best.append((scores[i].item(), far[i].item(), component, into))
+    best.sort(key=lambda edge: -edge[0])
     blocks = degenerate_blocks(ov)
-    directions, rows = whitened_sides(heads, mode, ov)
-    found = []
-    for into in [reader] if reader else [Head(layer, head) for layer in range(1, L) for head in range(H)]:
-        if into.layer == 0:
-            continue  # nothing comes before it
-        met = directions[:into.layer] @ rows[into.layer, into.head].T     # [earlier layers, H, K, K]
-        scores = met.norm(dim=-1)                                         # [earlier layers, H, K]
-        far = distances(scores.reshape(-1, 1)).view(scores.shape)
-        furthest, which = far.max(dim=2)                                  # [earlier layers, H]: each writer's best
-        for layer in range(into.layer):
-            for head in range(H):
-                component = Component(layer, head, int(which[layer, head]))
-                score = scores[layer, head, component.index].item()
-                found.append((furthest[layer, head].item(), score, component, into))
-    found.sort(key=lambda edge: -edge[0])
     return [Edge(component, into, mode, score, distance, tuple(block_of(blocks, component)))
-            for distance, score, component, into in found[:top]]
-
-
-def whitened_sides(heads: Heads, mode: str, ov: SVD) -> tuple[Tensor, Tensor]:
-    """What the components write, as unit rows, and what the heads read, each of size 1: both [L, H, K, D], whitened."""
-    J = whitening(heads)
-    directions = ov.write @ J
-    return directions / nonzero(directions.norm(dim=-1, keepdim=True)), unit(reader_rows(heads, mode) @ J)
-
-
-def whitened_component_scores(heads: Heads, mode: str) -> Tensor:
-    """`component_scores` in the whitened stream: [L, H, K, L, H], from 0 to 1; 0 where not later."""
-    return lengths_read(*whitened_sides(heads, mode, ov_svd(heads)))
+            for score, distance, component, into in best[:top]]
 
 
 def distances(scores: Tensor) -> Tensor:
-    """How far each score [N, H] stands above its column's median, in robust standard deviations."""
-    median = scores.median(dim=0).values                              # [H]
-    spread = 1.4826 * (scores - median).abs().median(dim=0).values    # [H]; a normal distribution's sigma
-    return (scores - median) / nonzero(spread)
+    """How far each of the scores [N] lies above their median, in robust standard deviations: [N].
+
+    One robust standard deviation is 1.4826 times the median distance from the median: for normally distributed scores
+    the standard deviation itself, and hardly changed by a few scores that lie far off.
+    """
+    if scores.numel() == 0:
+        return scores
+    above = scores - scores.median()
+    return above / safe_divisor(1.4826 * above.abs().median())

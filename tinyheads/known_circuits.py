@@ -1,9 +1,10 @@
-"""Known circuits, as data to judge predictions by. (The prompts of the tasks are in lists.py.)
+"""Known circuits: the heads of a circuit as published, and how well a score ranks its edges.
 
 The circuit for indirect object identification, "When Mary and John went to the store, John gave a
 drink to" -> " Mary", was found in GPT-2 124M by running it and patching activations (Wang et al. 2022,
 "Interpretability in the Wild"). None of that is used for the predictions; it is only what they are
-compared with.
+compared with. The measure is the area under the ROC curve (Fawcett 2006, "An introduction to ROC
+analysis"): how often the score of a known edge is higher than that of another pair of heads.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tinyheads.composition import later
 from tinyheads.errors import HeadError
 from tinyheads.heads import Head
 
@@ -58,13 +60,12 @@ def circuit_pairs(n_layer: int, n_head: int, mode: str,
             raise HeadError(f"the circuit has the head {head}; this model has L0.H0 to L{n_layer - 1}.H{n_head - 1}. "
                             f"The IOI circuit is that of GPT-2 124M")
     known = torch.zeros(n_layer, n_head, n_layer, n_head, dtype=torch.bool)
-    candidates = torch.zeros_like(known)
+    into_readers = torch.zeros_like(known)
     for reader in edges.readers:
-        candidates[:reader.layer, :, reader.layer, reader.head] = True
+        into_readers[:, :, reader.layer, reader.head] = True
         for writer in edges.writers:
-            if writer.layer < reader.layer:
-                known[writer.layer, writer.head, reader.layer, reader.head] = True
-    others = candidates & ~known
+            known[writer.layer, writer.head, reader.layer, reader.head] = True
+    known, others = known & later(n_layer), into_readers & ~known & later(n_layer)
     if not known.any() or not others.any():
         raise HeadError(f"by {mode!r} this circuit has {int(known.sum())} edges from an earlier to a later layer, and "
                         f"{int(others.sum())} other pairs to compare them with; both are needed")
@@ -86,8 +87,15 @@ def circuit_auc(scores: Tensor, mode: str, circuit: dict[str, KnownEdges] = IOI_
         raise HeadError(f"scores must be [L, H, L, H], writer by reader, not {list(scores.shape)}; of component scores "
                         f"[L, H, K, L, H] take the best, scores.amax(2)")
     known, others = circuit_pairs(*scores.shape[:2], mode, circuit)
-    positive, negative = scores[known].double(), scores[others].double()
-    if positive.isnan().any() or negative.isnan().any():
+    if scores[known | others].isnan().any():
         raise HeadError("some of the scores are not numbers (nan)")
-    wins = (positive[:, None] > negative).double() + 0.5 * (positive[:, None] == negative).double()  # [known, others]
-    return wins.mean().item()
+    return wins(scores[known], scores[others]).mean().item()
+
+
+def wins(known: Tensor, others: Tensor) -> Tensor:
+    """Whether each known score [N] is higher than each other score [M]: float64 [N, M], 1 for yes, 0.5 for a tie, 0 for no.
+
+    The mean is the area under the ROC curve.
+    """
+    known, others = known.double()[:, None], others.double()              # [N, 1], [M]
+    return (known > others).double() + 0.5 * (known == others).double()   # [N, M]
