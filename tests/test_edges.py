@@ -1,4 +1,4 @@
-"""Predicted edges: by the paper's score written out again, planted ones, and what GPT-2's and the bundled heads give."""
+"""Predicted edges: by the paper's score written out again, planted ones, and those of the bundled model and GPT-2."""
 
 import pytest
 import torch

@@ -66,7 +66,7 @@ def read_circuits(heads: Heads, mode: str) -> tuple[Tensor, Tensor]:
 
 
 def later(n_layer: int) -> Tensor:
-    """Whether the reader's layer comes after the writer's: bool [L, 1, L, 1], for tables [L, H, L, H], writer by reader."""
+    """Is the reader's layer later than the writer's? bool [L, 1, L, 1], for tables [L, H, L, H], writer by reader."""
     layer = torch.arange(n_layer)
     return (layer[:, None] < layer)[:, None, :, None]
 
