@@ -5,7 +5,7 @@ import torch
 
 import tinyheads as th
 from helpers import random_model
-from tinyheads.composition import BLOCK
+from tinyheads.composition import BLOCK, later, narrow
 
 SIZES = dict(n_vocab=20, n_ctx=8, n_embd=24, n_layer=4, n_head=3)
 
@@ -21,6 +21,45 @@ def read_circuit(heads, mode, layer, head):
         return heads.W_V[layer, head].double() @ heads.W_O[layer, head].double()
     QK = heads.W_Q[layer, head].double() @ heads.W_K[layer, head].double().T
     return QK if mode == "Q" else QK.T
+
+
+def test_the_score_of_one_pair_in_closed_form():
+    """Of two identities 1 / sqrt(D); of two rank-1 matrices the cosine of where they meet; of zeros 0."""
+    eye = torch.eye(16)
+    assert th.composition_score(eye, 5 * eye).item() == pytest.approx(1 / 4)
+    u, v, w = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
+    cosine = abs(torch.nn.functional.cosine_similarity(v, w, dim=0).item())
+    assert th.composition_score(torch.outer(u, v), torch.outer(w, u)).item() == pytest.approx(cosine, rel=1e-4)
+    assert th.component_score(v / v.norm(), torch.outer(w, u)).item() == pytest.approx(cosine, rel=1e-4)
+    torch.testing.assert_close(th.component_score(torch.eye(16)[:3], torch.diag(torch.arange(16.0))),
+                               torch.arange(3.0) / torch.arange(16.0).norm())
+    assert th.composition_score(0 * eye, eye) == th.composition_score(eye, 0 * eye) == 0
+    assert th.component_score(v, 0 * eye) == 0
+
+
+@pytest.mark.parametrize("mode", "QKV")
+def test_all_pairs_at_once_get_the_scores_of_each_pair_alone(heads, mode):
+    whole, components, ov = th.composition_scores(heads, mode), th.component_scores(heads, mode), th.ov_svd(heads)
+    for w, wh, r, rh in [(0, 0, 1, 2), (1, 2, 3, 0), (2, 1, 3, 1), (0, 1, 2, 2)]:
+        OV, M = heads.W_V[w, wh] @ heads.W_O[w, wh], read_circuit(heads, mode, r, rh).float()
+        torch.testing.assert_close(whole[w, wh, r, rh], th.composition_score(OV, M), rtol=1e-4, atol=1e-5)
+        expected = th.component_score(ov.write[w, wh], M)                  # [K]
+        torch.testing.assert_close(components[w, wh, :, r, rh], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_reader_is_later_in_a_later_layer_only():
+    table = torch.zeros(3, 2, 3, 2).bool() | later(3)
+    for w, wh, r, rh in torch.cartesian_prod(*(torch.arange(n) for n in (3, 2, 3, 2))).tolist():
+        assert table[w, wh, r, rh].item() == (w < r)
+
+
+def test_the_narrow_matrix_gives_every_length_that_the_wide_one_gives():
+    generator = torch.Generator().manual_seed(0)
+    A, B, v = (torch.randn(2, 12, n, generator=generator, dtype=torch.float64) for n in (3, 3, 5))
+    N, M = narrow(A, B), A @ B.mT                                          # [2, 12, 3], [2, 12, 12]
+    assert N.shape == (2, 12, 3)
+    torch.testing.assert_close((v.mT @ N).norm(dim=-1), (v.mT @ M).norm(dim=-1))
+    torch.testing.assert_close(N.norm(dim=(1, 2)), M.norm(dim=(1, 2)))
 
 
 @pytest.mark.parametrize("mode", "QKV")
@@ -102,7 +141,7 @@ def test_scores_of_one_layer_are_zero_for_nothing_comes_later():
         assert th.component_scores(heads, mode).shape == (1, 2, 4, 1, 2) and th.component_scores(heads, mode).max() == 0
 
 
-def test_a_reader_that_hears_nothing_of_a_writer_scores_almost_zero():
+def test_a_reader_that_reads_nothing_of_a_writer_scores_almost_zero():
     """The worst case for rounding: everything cancels. The sum over [D, D] leaves less than 1e-4."""
     heads = th.Heads.of(random_model(dict(n_vocab=5, n_ctx=4, n_embd=192, n_layer=2, n_head=12), seed=8))
     W_O = heads.W_O.clone()

@@ -51,7 +51,7 @@ def test_without_the_channel_nothing_stands_out():
     heads = th.Heads.of(planted(with_channel=False).model)
     found = th.predict_edges(heads, "Q", 1)[0]
     real = th.predict_edges(th.Heads.of(planted().model), "Q", 1)[0]
-    assert found.score < 0.4 * real.score and found.distance < 0.4 * real.distance
+    assert found.score < 0.6 * real.score and found.distance < 0.6 * real.distance
 
 
 def test_the_svd_finds_the_channels_rank_scale_and_directions(built):

@@ -2,24 +2,25 @@
 
 A writer's output is `x @ OV_w`. A later head r reads it in one of three places: as its query
 ("Q", through QK_r), as its key ("K", through QK_r^T) or as its value ("V", through OV_r). Call the
-circuit M_r. The composition score is the share of the two circuits that meets (Elhage et al. 2021;
-Merullo et al. 2024, §3):
+matrix that the output meets there M_r. The composition score is the share of the two matrices that
+meets (Elhage et al. 2021; Merullo et al. 2024, §3):
 
     whole head:        ||OV_w M_r||_F / (||OV_w||_F ||M_r||_F)
     one component:     ||v_i^T M_r|| / ||M_r||_F        where OV_w = sum_i s_i u_i v_i^T
 
-Random circuits score about 1 / sqrt(D). The two are tied together: the squared whole-head score is
-the mean of the squared component scores, weighted by s_i^2. A head's channels to another are often
-one or two components strong, and vanish in the mean.
+Random matrices score about 1 / sqrt(D). The two scores are tied together: the squared score of a
+whole head is the mean of its components' squared scores, weighted by s_i^2. Where a reader takes up
+only one or two components of a writer, their scores are high and the mean over all K is not.
+
+`composition_score` and `component_score` are the two formulas, for one pair of heads.
+`composition_scores` and `component_scores` give the same numbers for all pairs of a model at once.
 
 What it costs, in additions and multiplications: (LH)^2 D K^2 a mode for all components, which is the
 plain product of what all components write, [LHK, D], by what all heads read, [D, LHK], for later
-readers only. Whole heads need not meet component by component, and cost about (LH)^2 D^2. Nothing of
-size D x D is made for more than a block of rows; demos/benchmark.py --sizes predicts and measures
+readers only. The scores of whole heads do without the components and cost about (LH)^2 D^2. Nothing of
+size D x D is made for more than a block of rows; demos/benchmarks/sizes.py predicts and measures
 time and memory up to 1558M.
 """
-
-from typing import Iterable
 
 import torch
 from torch import Tensor
@@ -30,6 +31,27 @@ from tinyheads.heads import SVD, Heads, one_thread, ov_svd
 MODES = ("Q", "K", "V")
 ROWS = 1024  # writer components at a time, so that their products stay in the processor's cache
 BLOCK = 32   # rows of [D, D] matrices at a time, for the same reason
+
+
+def composition_score(OV: Tensor, M: Tensor) -> Tensor:
+    """The score of one writer and one reader, from 0 to 1: ||OV M|| / (||OV|| ||M||), in Frobenius norms.
+
+    OV: [D, D], the writer's W_V @ W_O. M: [D, D], what the reader multiplies the stream by: W_Q @ W_K.T by "Q",
+    W_K @ W_Q.T by "K", W_V @ W_O by "V". 0 if either is zero. Source: Elhage et al. 2021.
+    """
+    met = OV @ M                                                          # [D, D]
+    largest = OV.norm() * M.norm()                                        # ||OV M|| can be no larger than this
+    return met.norm() / safe_divisor(largest)
+
+
+def component_score(write: Tensor, M: Tensor) -> Tensor:
+    """The score of one component and one reader, from 0 to 1: ||v^T M|| / ||M||. The component's size cancels.
+
+    write: [D], the unit vector v that the component writes, or several [..., D], with a score each [...].
+    M: [D, D], as above; 0 if it is zero. Source: Merullo et al. 2024, §3.
+    """
+    met = write @ M                                                       # [..., D]
+    return met.norm(dim=-1) / safe_divisor(M.norm())
 
 
 def read_circuits(heads: Heads, mode: str) -> tuple[Tensor, Tensor]:
@@ -43,24 +65,21 @@ def read_circuits(heads: Heads, mode: str) -> tuple[Tensor, Tensor]:
             "V": (heads.W_V, heads.W_O.transpose(2, 3))}[mode]
 
 
-def rows_of(A: Tensor, B: Tensor) -> Tensor:
-    """K rows that stand for A B^T, of factors [..., D, K]: rows [..., K, D] with ||v^T A B^T|| = ||rows @ v||.
+def later(n_layer: int) -> Tensor:
+    """Is the reader's layer later than the writer's? bool [L, 1, L, 1], for tables [L, H, L, H], writer by reader."""
+    layer = torch.arange(n_layer)
+    return (layer[:, None] < layer)[:, None, :, None]
 
-    With B = Q R, the orthonormal Q changes no length: ||v^T A B^T|| = ||v^T A R^T||.
+
+def narrow(A: Tensor, B: Tensor) -> Tensor:
+    """A matrix N [..., D, K] that gives the same lengths as M = A B^T [..., D, D]: ||v^T N|| = ||v^T M|| for every v.
+
+    A, B: [..., D, K]. With the QR decomposition B = Q R, M = (A R^T) Q^T. The columns of Q are orthonormal, so that
+    multiplying by Q^T changes no length: N = A R^T. Also ||N||_F = ||M||_F.
     """
     with one_thread():
         R = torch.linalg.qr(B, mode="r").R                                # [..., K, K]
-    return R @ A.transpose(-2, -1)                                        # [..., K, D]
-
-
-def reader_rows(heads: Heads, mode: str) -> Tensor:
-    """What each head reads in a mode: [L, H, K, D], with ||v^T M_r|| = ||rows @ v||. Raises HeadError."""
-    return rows_of(*read_circuits(heads, mode))
-
-
-def unit(rows: Tensor) -> Tensor:
-    """Each head's rows [..., K, D] scaled to Frobenius norm 1."""
-    return rows / nonzero(rows.norm(dim=(-2, -1), keepdim=True))
+    return A @ R.mT                                                       # [..., D, K]
 
 
 def component_scores(heads: Heads, mode: str, ov: SVD | None = None) -> Tensor:
@@ -68,32 +87,25 @@ def component_scores(heads: Heads, mode: str, ov: SVD | None = None) -> Tensor:
 
     First three axes: the component that writes; last two: the head that reads; 0 where the reader
     is not in a later layer. ov: `ov_svd(heads)` of the same heads, if it is there already. Raises HeadError.
+
+    Nearly all of the time goes into one matrix product for each layer of readers. Its result is
+    reduced to lengths piece by piece, while the piece is still in the processor's cache.
     """
     L, H, D, K = heads.W_V.shape
     A, B = read_circuits(heads, mode)
     if ov and ov.write.shape != (L, H, K, D):
         raise HeadError(f"ov is of other heads: its directions are {list(ov.write.shape)}, these heads' {[L, H, K, D]}")
-    readers = (unit(rows_of(*factors)) for factors in zip(A, B))          # a layer at a time: [H, K, D] each
-    return lengths_read((ov or ov_svd(heads)).write, readers)
-
-
-def lengths_read(directions: Tensor, rows: Iterable[Tensor]) -> Tensor:
-    """||rows_r v|| for each direction v [L, H, K, D] and each later reader: [L, H, K, L, H].
-
-    rows: what the readers of each layer in turn read, [H, K, D]; one tensor [L, H, K, D] will do.
-    Nearly all of the time goes into one matrix product a reader layer; its result is reduced to
-    lengths piece by piece, while the piece is still in the processor's cache.
-    """
-    L, H, K, D = directions.shape
-    writers = directions.reshape(L * H * K, D)
-    lengths = writers.new_zeros(L * H * K, L, H)
-    for layer, layer_rows in enumerate(rows):
-        readers = layer_rows.reshape(H * K, D).T                          # [D, H * K]
+    writers = (ov or ov_svd(heads)).write.reshape(L * H * K, D)
+    scores = writers.new_zeros(L * H * K, L, H)
+    for layer in range(1, L):
+        read = narrow(A[layer], B[layer])                                 # [H, D, K]
+        read = read / safe_divisor(read.norm(dim=(1, 2), keepdim=True))   # each head's of Frobenius norm 1
+        read = read.transpose(0, 1).reshape(D, H * K)                     # [D, H * K]
         for start in range(0, layer * H * K, ROWS):                       # strictly earlier writers only
             some = slice(start, min(start + ROWS, layer * H * K))
-            met = (writers[some] @ readers).view(-1, H, K)                # [<= ROWS, H, K]
-            lengths[some, layer] = torch.linalg.vector_norm(met, dim=-1)  # [<= ROWS, H]
-    return lengths.view(L, H, K, L, H)
+            met = (writers[some] @ read).view(-1, H, K)                   # [<= ROWS, H, K]
+            scores[some, layer] = torch.linalg.vector_norm(met, dim=-1)   # [<= ROWS, H]
+    return scores.view(L, H, K, L, H)
 
 
 def composition_scores(heads: Heads, mode: str) -> Tensor:
@@ -104,13 +116,13 @@ def composition_scores(heads: Heads, mode: str) -> Tensor:
         ||OV_w M_r||_F^2 = tr(OV_w^T OV_w M_r M_r^T) = sum over d, e of  written[d, e] * read[d, e]
 
     so that all pairs are one matrix product, summed over blocks of the rows d. Both Gram matrices are
-    symmetric: what lies left of a diagonal block was counted already, as its mirror image.
+    symmetric: what lies left of a diagonal block equals what lies above it, and was counted there.
     Rounding: on GPT-2's weights scores are good to 1e-7. It grows where a head's two factors nearly cancel,
     ||A|| ||B|| >> ||A B^T|| (1e-4 for factors of condition 1000), and next to 0. Raises HeadError.
     """
     L, H, D, K = heads.W_Q.shape
-    W, V = heads.W_O[:-1].transpose(2, 3), heads.W_V[:-1]                 # the last layer's writes are read by none
-    A, B = (factor[1:] for factor in read_circuits(heads, mode))          # and the first layer has none to read
+    W, V = heads.W_O[:-1].transpose(2, 3), heads.W_V[:-1]                 # no later layer reads the last one's writes
+    A, B = (factor[1:] for factor in read_circuits(heads, mode))          # and no earlier one writes to the first
     written_core, read_core = gram_core(W, V), gram_core(A, B)            # [(L-1)*H, K, K]
     W, A = W.flatten(0, 1), A.flatten(0, 1)                               # [(L-1)*H, D, K]
     squares = W.new_zeros(len(W), len(A))                                 # [(L-1)*H, (L-1)*H]
@@ -122,20 +134,19 @@ def composition_scores(heads: Heads, mode: str) -> Tensor:
         squares += written.flatten(1) @ read.flatten(1).T                 # [(L-1)*H, (L-1)*H]
     scores = squares.new_zeros(L, H, L, H)
     scores[:-1, :, 1:] = squares.clamp_min(0).sqrt().view(L - 1, H, L - 1, H)
-    layers = torch.arange(L, device=scores.device)
-    return scores * (layers[:, None] < layers)[:, None, :, None]          # [L, H, L, H] times [L, 1, L, 1]
+    return scores * later(L).to(scores.device)                            # [L, H, L, H] times [L, 1, L, 1]
 
 
 def gram_core(A: Tensor, B: Tensor) -> Tensor:
-    """The core of M M^T = A core A^T for each head's M = A B^T, scaled to trace ||M||_F^2 = 1: [L*H, K, K].
+    """The matrix `core` in M M^T = A core A^T, for each head's M = A B^T scaled to ||M||_F = 1: [L*H, K, K].
 
     A, B: [L, H, D, K].
     """
     core = B.mT @ B                                                       # [L, H, K, K]
     trace = (core * (A.mT @ A)).sum(dim=(2, 3), keepdim=True)             # [L, H, 1, 1], tr(A core A^T)
-    return (core / nonzero(trace)).flatten(0, 1)
+    return (core / safe_divisor(trace)).flatten(0, 1)
 
 
-def nonzero(x: Tensor) -> Tensor:
-    """x, with 1 in place of 0: a head whose circuit is zero scores 0, not nan."""
+def safe_divisor(x: Tensor) -> Tensor:
+    """x to divide by, with 1 in place of 0: so a head whose matrices are zero scores 0 / 1, not 0 / 0."""
     return torch.where(x == 0, torch.ones_like(x), x)

@@ -1,16 +1,19 @@
-"""Known circuits, as data to judge predictions by. (The prompts of the tasks are in lists.py.)
+"""Known circuits: the heads of a circuit as published, and how well a score ranks its edges.
 
 The circuit for indirect object identification, "When Mary and John went to the store, John gave a
 drink to" -> " Mary", was found in GPT-2 124M by running it and patching activations (Wang et al. 2022,
 "Interpretability in the Wild"). None of that is used for the predictions; it is only what they are
-compared with.
+compared with. The measure is the area under the ROC curve (Fawcett 2006, "An introduction to ROC
+analysis"): how often the score of a known edge is higher than that of another pair of heads.
 """
 
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from tinyheads.composition import later
 from tinyheads.errors import HeadError
 from tinyheads.heads import Head
 
@@ -58,13 +61,12 @@ def circuit_pairs(n_layer: int, n_head: int, mode: str,
             raise HeadError(f"the circuit has the head {head}; this model has L0.H0 to L{n_layer - 1}.H{n_head - 1}. "
                             f"The IOI circuit is that of GPT-2 124M")
     known = torch.zeros(n_layer, n_head, n_layer, n_head, dtype=torch.bool)
-    candidates = torch.zeros_like(known)
+    into_readers = torch.zeros_like(known)
     for reader in edges.readers:
-        candidates[:reader.layer, :, reader.layer, reader.head] = True
+        into_readers[:, :, reader.layer, reader.head] = True
         for writer in edges.writers:
-            if writer.layer < reader.layer:
-                known[writer.layer, writer.head, reader.layer, reader.head] = True
-    others = candidates & ~known
+            known[writer.layer, writer.head, reader.layer, reader.head] = True
+    known, others = known & later(n_layer), into_readers & ~known & later(n_layer)
     if not known.any() or not others.any():
         raise HeadError(f"by {mode!r} this circuit has {int(known.sum())} edges from an earlier to a later layer, and "
                         f"{int(others.sum())} other pairs to compare them with; both are needed")
@@ -91,15 +93,42 @@ def circuit_auc(scores: Tensor, mode: str, circuit: dict[str, KnownEdges] = IOI_
             raise HeadError(f"these scores are {what}; they should be [L, H, L, H], writer by reader: "
                             f"scores.permute{order}")
     known, others = circuit_pairs(*scores.shape[:2], mode, circuit)
-    positive, negative = scores[known].double(), scores[others].double()
-    if positive.isnan().any() or negative.isnan().any():
+    if scores[known | others].isnan().any():
         raise HeadError("some of the scores are not numbers (nan)")
-    wins = (positive[:, None] > negative).double() + 0.5 * (positive[:, None] == negative).double()  # [known, others]
-    return wins.mean().item()
+    return wins(scores[known], scores[others]).mean().item()
 
 
 def only_later(scores: Tensor) -> bool:
     """Whether scores [L, H, L, H] are 0, -inf or nan for all pairs whose reader is not in a later layer."""
-    layers = torch.arange(len(scores), device=scores.device)
-    rest = scores.transpose(1, 2)[layers[:, None] >= layers]                # [pairs of layers, H, H]
+    rest = scores[~later(len(scores)).to(scores.device).expand_as(scores)]  # [pairs]
     return bool(((rest == 0) | rest.isneginf() | rest.isnan()).all())
+
+
+def wins(known: Tensor, others: Tensor) -> Tensor:
+    """Is each known score [N] higher than each other score [M]? float64 [N, M]: 1 yes, 0.5 a tie, 0 no.
+
+    Their mean is the area under the ROC curve.
+    """
+    known, others = known.double()[:, None], others.double()              # [N, 1], [M]
+    return (known > others).double() + 0.5 * (known == others).double()   # [N, M]
+
+
+def resampled_auc(scores: Tensor, known: Tensor, others: Tensor, draws: int = 2000, seed: int = 0) -> Tensor:
+    """The same area when the readers are drawn anew: float64 [draws], for an interval by bootstrap over readers.
+
+    scores: [L, H, L, H], writer by reader; known, others: bool [L, H, L, H], such as `circuit_pairs` gives. Pairs of
+    one reader are not independent of each other, so whole readers are drawn, with replacement, as many as have known
+    pairs; a reader drawn twice counts twice. The 95 % interval is `.quantile(torch.tensor([0.025, 0.975]).double())`.
+    With few readers (IOI has 3 or 4 a mode) it is rough, and too narrow if anything. Source: Efron and Tibshirani 1993.
+    """
+    by_reader = lambda table: table.flatten(2).flatten(0, 1).T            # [L*H readers, L*H writers]
+    scores, known, others = by_reader(scores), by_reader(known), by_reader(others)
+    readers = known.any(1).nonzero().flatten().tolist()                   # the R readers that have known pairs
+    met = [wins(scores[a][known[a]], scores[b][others[b]]) for a in readers for b in readers]
+    won = torch.stack([each.sum() for each in met])                       # [R*R], comparisons won
+    made = won.new_tensor([each.numel() for each in met])                 # [R*R], comparisons made
+    R, generator = len(readers), torch.Generator().manual_seed(seed)
+    drawn = torch.randint(R, (draws, R), generator=generator)             # [draws, R]
+    times = F.one_hot(drawn, R).sum(1).double()                           # [draws, R], how often each reader was drawn
+    weights = (times[:, :, None] * times[:, None]).flatten(1)             # [draws, R*R]
+    return (weights @ won) / (weights @ made)                             # [draws]

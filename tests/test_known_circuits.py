@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import tinyheads as th
-from tinyheads.tasks import IOI_CIRCUIT, KnownEdges, circuit_pairs, heads_named
+from tinyheads.known_circuits import IOI_CIRCUIT, KnownEdges, circuit_pairs, heads_named
 
 # Wang et al. 2022, Figure 2, written out again: (layer, head).
 S_INHIBITION = [(7, 3), (7, 9), (8, 6), (8, 10)]
