@@ -19,7 +19,7 @@ import tinyheads as th
 from common import Result, heads_to_read, options, say, table, weights_file
 from tinyheads import plots
 
-arguments = options("SVD of every head.", ("--component", "L8.H10.C1", "component to look at, in words"))
+arguments = options("SVD of every head.", ("--component", None, "component to look at, in words (default: L8.H10.C1)"))
 name, heads = heads_to_read(arguments.model)
 out = Path(arguments.out)
 ov, qk = th.ov_svd(heads), th.qk_svd(heads)
@@ -98,8 +98,10 @@ if checkpoint and "wpe.weight" in checkpoint:
 # write push up? Needs the token embedding, which a file of attention weights alone does not hold.
 
 # %%
-component = th.Component.parse(arguments.component)
+component = th.Component.parse(arguments.component or "L8.H10.C1")
 if component.layer >= L or component.head >= H or component.index >= K:
+    if arguments.component:
+        raise th.HeadError(f"--component: there is no {component}; the last one is L{L - 1}.H{H - 1}.C{K - 1}")
     strongest = int(ov.scale[..., 0].argmax())
     say(f"there is no {component} here; looking at the strongest component in its place")
     component = th.Component(strongest // H, strongest % H, 0)

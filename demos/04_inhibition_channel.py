@@ -53,6 +53,8 @@ attention_map = plots.save_figure(figure, out / "04_attention.png")
 # The mover is the head that looks at the answer most, and has layers before it to listen to.
 if arguments.reader:
     mover = th.Head.parse(arguments.reader)
+    if not 0 < mover.layer < L or mover.head >= H:
+        raise th.HeadError(f"--reader: {mover} must have a layer before it: choose from L1.H0 to L{L - 1}.H{H - 1}")
 elif (L, H, config.n_embd) == (12, 12, 768):
     mover = th.Head(9, 9)                                                      # GPT-2 124M's name mover
 else:

@@ -20,16 +20,17 @@ from pathlib import Path
 import torch
 
 import tinyheads as th
-from common import Result, options, say, table, way_to_cross_off, whole_model
+from common import Result, options, say, spare_threads, table, way_to_cross_off, whole_model
 from tinyheads import at_end, causal, edit, lists, plots, subspace
+from tinyheads.files.command import number
 
 arguments = options("The positional subspace: found, drawn, traversed, tested.",
-                    ("--by", "ordinal", "how items are crossed off: ordinal or name"),
-                    ("--prompts", None, "how many to judge on (default: 1000, for a large model 32)"))
+                    ("--by", "ordinal", "how items are crossed off", {"choices": ["ordinal", "name"]}),
+                    ("--prompts", None, "how many to judge on (default: 1000, for a large model 32)",
+                     {"type": number(int, 2, 100_000)}))
 out = Path(arguments.out)
 LENGTHS, K = (5, 8), 3                                          # list lengths, dimensions
 SEED_HEADS, SEED_FOUND, SEED_JUDGED, SEED_WALKED = 31, 33, 32, 34                # seeds of the prompts
-torch.set_grad_enabled(False)
 
 # %% [markdown]
 # Everything is found on some Laundry Lists and judged on others.
@@ -44,15 +45,8 @@ except th.TaskError as error:
     say(f"there is no Laundry List for {name}: {error}. The bundled model stands in.")
     name, model, tokenizer, by = "tiny", th.load("tiny"), th.load_tokenizer("tiny"), "ordinal"
 is_large = sum(parameter.numel() for parameter in model.parameters()) > 5_000_000
-threads = torch.get_num_threads()
-if not is_large:
-    torch.set_num_threads(1)  # a small model's products are over before a second thread has begun
-try:
-    n = int(arguments.prompts or (32 if is_large else 1000))
-except ValueError:
-    raise th.InputError(f"--prompts is a whole number, not {arguments.prompts!r}") from None
-if n < 2:
-    raise th.InputError(f"--prompts is at least 2, not {n}")
+spare_threads(model)
+n = arguments.prompts or (32 if is_large else 1000)
 n_found, n_controls, steps, coarse, n_walked = (128, 3, 13, 4, 2) if is_large else (2000, 20, 31, 9, 12)
 judged = {N: lists.laundry_list(tokenizer, n, N, by, SEED_JUDGED) for N in LENGTHS}
 to_find_in = {N: lists.laundry_list(tokenizer, n_found, N, by, SEED_FOUND) for N in LENGTHS}
@@ -336,4 +330,3 @@ results = [
            name, f"{coarse}^3 points, {sample} lists, seed {SEED_JUDGED}", str(regions)),
 ]
 say(f"figures: {', '.join(result.figure for result in results)}")
-torch.set_num_threads(threads)

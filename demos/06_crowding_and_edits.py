@@ -18,29 +18,29 @@ from pathlib import Path
 import torch
 
 import tinyheads as th
-from common import Result, options, say, table, way_to_cross_off, whole_model, writable
+from common import Result, options, say, spare_threads, table, way_to_cross_off, whole_model, writable
 from tinyheads import causal, edit, lists, plots, repair, subspace
 from tinyheads.at_end import seen_at_end
+from tinyheads.files.command import number
 
 arguments = options("Crowding, steering, and a repair of the weights.",
-                    ("--steps", None, "steps of the fit (default: 60; for a large model 2)"), ("--seed", "0", "of all prompts"),
+                    ("--steps", None, "steps of the fit (default: 60; for a large model 2)", {"type": number(int, 1, 100_000)}),
+                    ("--seed", 0, "of all prompts", {"type": number(int, 0, 1_000_000)}),
                     ("--widths", "3", "dimensions of the weight edits; 3,8 makes two"))
 name, model, tokenizer = whole_model(arguments.model)
-out, seed = Path(arguments.out), 100 * int(arguments.seed)
+out, seed = Path(arguments.out), 100 * arguments.seed
 config = model.config
 L, H, D = config.n_layer, config.n_head, config.n_embd
 small = D * L <= 1024                                          # a large model gets few prompts: it must only run through
 n, n_find, steps = (400, 1000, 60) if small else (8, 48, 2)
-steps = int(arguments.steps or steps)
+steps = arguments.steps or steps
 try:
     widths = [int(k) for k in arguments.widths.split(",")]
 except ValueError:
     raise th.InputError(f"--widths is whole numbers with commas between them, not {arguments.widths!r}") from None
-if min(widths) < 1:
-    raise th.InputError(f"--widths are from 1, not {min(widths)}")
-threads = torch.get_num_threads()
-if small:
-    torch.set_num_threads(1)  # a small model's products are over before a second thread has begun
+if not 1 <= min(widths) <= max(widths) <= config.d_head:
+    raise th.InputError(f"--widths are from 1 to {config.d_head}, a head's dimensions, not {arguments.widths!r}")
+spare_threads(model)
 
 # %% [markdown]
 # Which lists can this tokenizer write, one token a word? Where there are no ordinals they go by name; where there are
@@ -310,4 +310,3 @@ results.append(Result("6 edit in the weights", f"fitted, {best} dimensions, no a
 say()
 say(table([[result.chapter, result.measured, result.model, result.sample] for result in results], ["chapter", "measured", "model", "sample"]))
 say(f"figures: {', '.join(result.figure for result in results)}")
-torch.set_num_threads(threads)

@@ -1,14 +1,18 @@
-"""What the demos share: their two options, the best weights there are, and how they report."""
+"""What the demos share: their two options, how they run, the best weights there are, and how they report."""
 
 import argparse
 import os
+import runpy
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Sequence
 
+import torch
+
 import tinyheads as th
 from tinyheads import lists
+from tinyheads.files.command import Parser, folder_to_write, one_line_errors
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROMPT = "When Mary and John went to the store, John gave a drink to"
@@ -26,22 +30,60 @@ class Result:
 
 
 def options(description: str, *more: tuple) -> argparse.Namespace:
-    """--model and --out, and what a demo adds: (flag, default, help)."""
-    parser = argparse.ArgumentParser(description=description)
+    """--model and --out, and what a script adds: (flag, default, help), or with argparse's other settings as a dict behind.
+
+    A chapter that was started from a shell is run by `run_chapter`, once more from its top, and the process ends with it:
+    so an error anywhere in it is one line. In a notebook, in `python -i` and under a debugger it simply goes on.
+    """
+    if from_shell():
+        run_chapter(Path(sys.argv[0]), sys.argv[1:])
+        sys.exit()
+    parser = Parser(description=description)
     parser.add_argument("--model", help="a name (tiny, 124M, 355M, 774M, 1558M) or a path; the best there is if left out")
-    parser.add_argument("--out", default=str(REPOSITORY / "out"), help="folder for the figures (default: %(default)s)")
-    for flag, default, text in more:
-        parser.add_argument(flag, default=default, help=text)
-    sys.excepthook = bad_input_in_one_line
-    return parser.parse_known_args()[0]  # a notebook's own arguments are not ours
+    parser.add_argument("--out", type=folder_to_write, default=str(REPOSITORY / "out"),
+                        help="folder for the figures (default: %(default)s)")
+    for flag, default, text, *settings in more:
+        parser.add_argument(flag, default=default, help=text, **dict(*settings))
+    arguments = parser.parse_args([] if in_kernel() else None)
+    if arguments.model == "":
+        parser.error("argument --model: the name is empty; leave --model out for the best model there is")
+    return arguments
 
 
-def bad_input_in_one_line(kind, error, traceback) -> None:
-    """A demo given a wrong path or name ends with the error's sentence, not with a traceback."""
-    if isinstance(error, th.TinyheadsError):
-        print(f"{kind.__name__}: {error}", file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, traceback)
+def in_kernel() -> bool:
+    """Whether sys.argv is that of a notebook's kernel (Jupyter, VS Code, Colab), which is not for us to read."""
+    return Path(sys.argv[0]).name.endswith("kernel_launcher.py")
+
+
+def from_shell() -> bool:
+    """Whether a chapter is the script that the process was started with, as by `python demos/02_head_svd.py`."""
+    main = getattr(sys.modules["__main__"], "__file__", None)
+    chapter = bool(main) and not in_kernel() and Path(main).resolve().parent == REPOSITORY / "demos"
+    return chapter and Path(main).name[0].isdigit() and "chapter" not in sys.modules and not sys.flags.interactive
+
+
+def run_chapter(path: Path, arguments: list[str]) -> dict:
+    """Run a chapter from top to bottom: the variables that it leaves. An error in it ends the process with one line.
+
+    Afterwards sys.argv and torch's thread count are as they were.
+    """
+    argv, threads = sys.argv, torch.get_num_threads()
+    sys.argv = [str(path), *arguments]
+    try:
+        with one_line_errors(path.name):
+            return runpy.run_path(str(path), run_name="chapter")
+    finally:
+        sys.argv = argv
+        torch.set_num_threads(threads)
+
+
+def spare_threads(model: th.GPT2) -> None:
+    """One thread for a small model, until the chapter ends: its products are over before a second thread has begun.
+
+    Only where `run_chapter` will set the number back: the process of a notebook is not ours.
+    """
+    if "chapter" in sys.modules and sum(parameter.numel() for parameter in model.parameters()) < 5_000_000:
+        torch.set_num_threads(1)
 
 
 def whole_models() -> list[str]:

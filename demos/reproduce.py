@@ -6,16 +6,16 @@ Without --model each demo takes the best it can use: a whole model to run, OpenA
 read. The table also goes to `out/results.json`, the figures together to `out/contact_sheet.png`.
 """
 
+import argparse
 import json
-import runpy
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 
-from common import options, say
+from common import options, run_chapter, say
 from tinyheads import plots
 from tinyheads.files.array_file import write_atomically
+from tinyheads.files.command import one_line_errors
 
 CLAIMS = {  # of Merullo et al. 2024, by demo
     "1": "Heads write features into the residual stream, where later heads read them.",
@@ -26,27 +26,42 @@ CLAIMS = {  # of Merullo et al. 2024, by demo
     "6": "Accuracy falls as items crowd that space; setting it, or editing weights along it, repairs it.",
 }
 
-arguments = options(__doc__.split("\n")[0], ("--only", "123456", "the demos to run, by number (default: %(default)s)"))
-demos = [demo for demo in sorted(Path(__file__).parent.glob("0[0-9]_*.py")) if demo.name[1] in arguments.only]
-out = Path(arguments.out)
-results, start = [], time.perf_counter()
-for demo in demos:
-    say(f"\n===== {demo.stem} =====\n")
-    sys.argv = [str(demo), "--out", str(out)] + (["--model", arguments.model] if arguments.model else [])
-    results += runpy.run_path(str(demo), run_name="__main__")["results"]
-    say(f"({time.perf_counter() - start:.0f} s so far)")
+CHAPTERS = {chapter.name[1]: chapter for chapter in sorted(Path(__file__).parent.glob("0[0-9]_*.py"))}
 
-# The table: what the paper claims, what was measured, on which model, over how many prompts, with which seed.
-out.mkdir(parents=True, exist_ok=True)
-rows = [{"claim": CLAIMS[result.chapter[0]], **asdict(result)} for result in results]
-with write_atomically(out / "results.json") as file:
-    file.write((json.dumps(rows, indent=2) + "\n").encode("utf-8"))
-figures = [Path(figure) for figure in dict.fromkeys(result.figure for result in results) if figure]
-sheet = plots.save_figure(plots.contact_sheet(figures), out / "contact_sheet.png")
 
-say("\n===== summary =====")
-for number, claim in ((number, claim) for number, claim in CLAIMS.items() if number in arguments.only):
-    say(f"\n{number}. {claim}")
-    for result in (result for result in results if result.chapter.startswith(number)):
-        say(f"   - {result.chapter[2:]}: {result.measured}\n     [{result.model}; {result.sample}; {Path(result.figure).name}]")
-say(f"\n{len(demos)} demos in {time.perf_counter() - start:.0f} s; table: {out / 'results.json'}; figures: {sheet}")
+def chosen(text: str) -> list[str]:
+    """For --only: the numbers of demos that there are, in order."""
+    if not text or not set(text) <= set(CHAPTERS):
+        raise argparse.ArgumentTypeError(f"{text!r} must be numbers of demos, of {''.join(CHAPTERS)}, one after the other")
+    return sorted(set(text))
+
+
+def main() -> None:
+    """Run them; the table is written once all have run to their end."""
+    arguments = options(__doc__.split("\n")[0], ("--only", "".join(CHAPTERS), "the demos to run, by number "
+                                                 "(default: %(default)s)", {"type": chosen}))
+    out, results, start = arguments.out, [], time.perf_counter()
+    given = ["--out", str(out)] + (["--model", arguments.model] if arguments.model else [])
+    for number in arguments.only:
+        say(f"\n===== {CHAPTERS[number].stem} =====\n")
+        results += run_chapter(CHAPTERS[number], given)["results"]
+        say(f"({time.perf_counter() - start:.0f} s so far)")
+
+    # The table: what the paper claims, what was measured, on which model, over how many prompts, with which seed.
+    rows = [{"claim": CLAIMS[result.chapter[0]], **asdict(result)} for result in results]
+    with write_atomically(out / "results.json") as file:
+        file.write((json.dumps(rows, indent=2) + "\n").encode("utf-8"))
+    figures = [Path(figure) for figure in dict.fromkeys(result.figure for result in results) if figure]
+    sheet = plots.save_figure(plots.contact_sheet(figures), out / "contact_sheet.png")
+
+    say("\n===== summary =====")
+    for number in arguments.only:
+        say(f"\n{number}. {CLAIMS[number]}")
+        for result in (result for result in results if result.chapter.startswith(number)):
+            say(f"   - {result.chapter[2:]}: {result.measured}\n     [{result.model}; {result.sample}; {Path(result.figure).name}]")
+    say(f"\n{len(arguments.only)} demos in {time.perf_counter() - start:.0f} s; table: {out / 'results.json'}; figures: {sheet}")
+
+
+if __name__ == "__main__":
+    with one_line_errors(Path(__file__).name):
+        main()

@@ -1,21 +1,22 @@
 """`python -m tinyheads download 124M`: fetch a GPT-2 of OpenAI's."""
 
-import argparse
-
 from tinyheads.config import OPENAI_SIZES
+from tinyheads.files.command import Parser, folder_to_write, one_line_errors
 from tinyheads.files.weights import download
-from tinyheads.errors import TinyheadsError
 
-parser = argparse.ArgumentParser(prog="python -m tinyheads")
-commands = parser.add_subparsers(dest="command", required=True)
-fetch = commands.add_parser("download", help="fetch a GPT-2 of OpenAI's")
-fetch.add_argument("size", choices=OPENAI_SIZES)
-fetch.add_argument("--folder", help="where to put the files (default: weights/<size>)")
-fetch.add_argument("--base-url", help="address before /<size>/<file> (default: OpenAI's)")
-arguments = parser.parse_args()
-try:
-    print(f"{arguments.size} is in {download(arguments.size, arguments.folder, arguments.base_url)}")
-except TinyheadsError as error:
-    raise SystemExit(f"download failed: {error}")
-except KeyboardInterrupt:
-    raise SystemExit("interrupted; run again to continue where it stopped")
+
+def main() -> None:
+    """The command: its arguments are those of the process."""
+    parser = Parser(prog="python -m tinyheads", description="Fetch a GPT-2 of OpenAI's.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="download")
+    fetch = commands.add_parser("download", help="fetch a GPT-2 of OpenAI's")
+    fetch.add_argument("size", help=", ".join(OPENAI_SIZES))
+    fetch.add_argument("--folder", type=folder_to_write, help="where to put the files (default: weights/<size>)")
+    fetch.add_argument("--base-url", help="address before /<size>/<file> (default: OpenAI's)")
+    with one_line_errors(fetch.prog, interrupted="interrupted; run again to continue where it stopped"):
+        arguments = parser.parse_args()
+        print(f"{arguments.size} is in {download(arguments.size, arguments.folder, arguments.base_url)}")
+
+
+if __name__ == "__main__":
+    main()
