@@ -121,7 +121,8 @@ def test_a_repair(built, prompts, dtype):
     M = found.matrices[built.inhibition]
     assert M.dtype == torch.promote_types(dtype, torch.float32)
     by_hand = -among.log_softmax(1)[torch.arange(30), prompts.index].mean().item()
-    assert found.loss[0] == pytest.approx(by_hand, rel=1e-4) and found.loss[-1] < found.loss[0]
+    near = 1e-4 if dtype == torch.float64 else 1e-2  # an edited head is added by itself: one more rounding in bf16
+    assert found.loss[0] == pytest.approx(by_hand, rel=near) and found.loss[-1] < found.loss[0]
     write, B = X.to(dtype), built.channel.double()
     after = found.edits()[0].change(write)
     assert after.dtype == model(prompts.tokens, th.Stream(edits=found.edits())).dtype == dtype
