@@ -2,21 +2,18 @@
 
 import dataclasses
 import os
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
+from grader import marks
+from grader import session as session_module
+from grader.comparing import close
+from grader.grading import Call, Exercise, Model, Part, TokenizerOf, agrees
+from grader.inputs import random_model
+from grader.session import Session, Submission
 
-ASSIGNMENTS = Path(__file__).parents[2] / "demos" / "assignments"
-sys.path.insert(0, str(ASSIGNMENTS))
-
-import marks  # noqa: E402
-import session as session_module  # noqa: E402
-from comparing import close  # noqa: E402
-from grading import Call, Exercise, Model, Part, TokenizerOf, agrees, random_model, th  # noqa: E402
-from session import Session, Submission  # noqa: E402
+import tinyheads as th
 
 RIGHT = "def triple(x):\n    return 3 * x\n"
 TWO_SIZES = lambda generator: [Call((torch.randn(shape, generator=generator),)) for shape in ((2, 3), (4,))]
@@ -76,7 +73,8 @@ HOSTILE = {
     "stops the runner": ("import os\ndef double(x):\n    os.kill(os.getppid(), 19)\n    return 2 * x",
         "ended the grader's runner, or stopped it"),
     "the library": ("def double(x):\n    import tinyheads", "tinyheads cannot be imported here"),
-    "the grader": ("def double(x):\n    import grading", "No module named 'grading'"),
+    "the grader": ("def double(x):\n    import grader", "No module named 'grader'"),
+    "the checks": ("def double(x):\n    import checks_1", "No module named 'checks_1'"),
     "the runner's module": ("def double(x):\n    import values", "No module named 'values'"),
     "None": ("def double(x):\n    2 * x", "is None and should be a torch.Tensor of shape [2, 3]: is a `return` "
                                           "missing?"),

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from values import Other
+from .values import Other
 
 
 class Wrong(Exception):

@@ -1,9 +1,9 @@
 """What an assignment's checks are made of: exercises, their calls, their parts.
 
-A checks.py lists its EXERCISES. Each draws the arguments of a few calls from a seed; a process of its own calls the
-submission's function with them; then each part looks at what came back, and raises `Wrong` with what to tell the
-student. A part that raises nothing earns its points. `close` compares, and where an answer is that of a well-known
-mistake it says so.
+The package checks/ of an assignment lists its EXERCISES. Each draws the arguments of a few calls from a seed; a process
+of its own calls the submission's function with them; then each part looks at what came back, and raises `Wrong` with
+what to tell the student. A part that raises nothing earns its points. `close` compares, and where an answer is that of
+a well-known mistake it says so.
 
     Exercise("1.1 LayerNorm", "layer_norm", 2, calls, [
         Part("shape", 0.5, lambda calls, outputs: same_shape(outputs[0], [2, 5, 24], "batch position d_model")),
@@ -11,29 +11,25 @@ mistake it says so.
     ], uses="torch")
 """
 
-import importlib.util
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from inspect import isfunction
 from pathlib import Path
 from types import ModuleType
 from typing import Callable
 
 import torch
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-if str(REPOSITORY) not in sys.path:
-    sys.path.insert(0, str(REPOSITORY))
+import tinyheads as th
 
-import tinyheads as th  # noqa: E402  (from this checkout, installed or not)
-from comparing import Wrong, close, same, same_shape  # noqa: E402, F401  (checks take them from here)
+from .comparing import Wrong, close
 
 
 @dataclass(frozen=True)
 class Model:
     """An argument that the submission gets as a loaded th.GPT2. source: a name, a path, or a model in memory."""
 
-    source: "str | Path | th.GPT2"
+    source: str | Path | th.GPT2
 
     def load(self) -> th.GPT2:
         """The model, for the checks: a copy of its own from a name or a path, else the one in memory."""
@@ -117,6 +113,9 @@ class Exercise:
             raise ValueError(f"{self.name}: its parts have {points} points, not {self.points}")
 
 
+# --- checks, made of simpler ones -------------------------------------------------------------------------
+
+
 def agrees(number: int, expected: Callable, tolerance: float = 1e-4, mistakes: Sequence = (), what: str = "the result",
            see: str = "") -> Check:
     """A part's check: the answer to call `number` is expected(*its arguments).
@@ -125,31 +124,58 @@ def agrees(number: int, expected: Callable, tolerance: float = 1e-4, mistakes: S
     """
     def check(calls: list[Call], outputs: Outputs) -> None:
         args, output = calls[number].args, outputs[number]
-        made = [((lambda wrong=wrong: wrong(*args)), message) for wrong, message in mistakes]
-        close(output, expected(*args), tolerance, made, what, see)
+        close(output, expected(*args), tolerance, applied(mistakes, args), what, see)
     return check
 
 
-# --- inputs that several assignments draw ---------------------------------------------------------------
+def all_of(*checks: Check) -> Check:
+    """Several checks for the points of one part."""
+    def check(calls: list[Call], outputs: Outputs) -> None:
+        for each in checks:
+            each(calls, outputs)
+    return check
 
 
-def random_model(generator: torch.Generator, scale: float = 0.3, **sizes: int) -> th.GPT2:
-    """A model in which every parameter matters (GPT-2 begins with biases 0 and gains 1). sizes: of th.GPT2Config."""
-    model = th.GPT2(th.GPT2Config(**sizes), seed=0).requires_grad_(False)
-    for parameter in model.parameters():
-        parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
-    return model
+def applied(mistakes: Sequence, args: tuple) -> list[tuple[Callable, str]]:
+    """Mistakes that are functions of a call's arguments, as `close` takes them: functions without arguments."""
+    return [((lambda wrong=wrong: wrong(*args)), message) for wrong, message in mistakes]
 
 
-def random_int(generator: torch.Generator, low: int, high: int) -> int:
-    """A whole number from low to high, both possible."""
-    return int(torch.randint(low, high + 1, (1,), generator=generator))
+# --- what a check computes from a call's arguments --------------------------------------------------------
 
 
-def planted_module() -> ModuleType:
-    """tests/planted.py: a model written by hand, whose inhibition channel is known."""
-    spec = importlib.util.spec_from_file_location("planted", REPOSITORY / "tests" / "planted.py")
-    module = sys.modules.setdefault("planted", importlib.util.module_from_spec(spec))
-    if not hasattr(module, "planted"):
-        spec.loader.exec_module(module)
-    return module
+def loaded(args: tuple) -> tuple:
+    """A call's arguments, models loaded."""
+    return tuple(each.load() if isinstance(each, Model) else each for each in args)
+
+
+def once(function: Callable) -> Callable[[tuple], object]:
+    """A function of a call's arguments, as a function of their tuple that computes each answer only once.
+
+    All submissions of a folder get the same calls, so that what is expected of them is computed for the first alone.
+    """
+    kept = {}
+
+    def of(args: tuple) -> object:
+        if id(args) not in kept:
+            kept[id(args)] = args, function(*loaded(args))                # the arguments too: their id stays theirs
+        return kept[id(args)][1]
+
+    return of
+
+
+def lazily(mistakes: Callable, args: tuple) -> Iterator[tuple]:
+    """The pairs that mistakes(*arguments) gives, computed only if an answer is wrong and `close` asks for them."""
+    yield from mistakes(*loaded(args))
+
+
+# --- what a submission may use ----------------------------------------------------------------------------
+
+
+def functions(*modules: ModuleType, but: Sequence[str] = ()) -> tuple[str, ...]:
+    """The library's modules' own functions, as names for Exercise.forbidden ("subspace.span"). but: those left open."""
+    names = [f"{module.__name__.removeprefix('tinyheads.')}.{name}" for module in modules
+             for name, each in vars(module).items() if isfunction(each) and each.__module__ == module.__name__]
+    if unknown := set(but) - set(names):
+        raise ValueError(f"{sorted(unknown)} are no functions of these modules")
+    return tuple(name for name in names if name not in but)

@@ -1,16 +1,17 @@
 """From a submission to marks: run every exercise, then look at the answers part by part."""
 
 import ast
-import importlib.util
 import math
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from grading import Call, Exercise, REPOSITORY, Wrong
-from session import HERE, Run, Session, Submission
+from .checkout import ASSIGNMENTS, REPOSITORY, load_module
+from .comparing import Wrong
+from .grading import Call, Exercise
+from .inputs import PLANTED
+from .session import Run, Session, Submission
 
 MOST_PRINTED = 600               # characters of what a submission printed that are shown where it lost points
 
@@ -82,24 +83,18 @@ class Marks:
         return sum(mark.points for mark in self.exercises)
 
 
-def load_assignment(number: int, base: Path = HERE) -> Assignment:
-    """The assignment of that number, from its checks.py. Raises FileNotFoundError where there is none."""
-    folder = next(iter(sorted(base.glob(f"{number}_*"))), None)
-    if folder is None or not (folder / "checks.py").is_file():
-        raise FileNotFoundError(f"there is no assignment {number} in {base}")
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))  # checks may be in several files, with names of their own
-    name = f"checks_{number}"
-    spec = importlib.util.spec_from_file_location(name, folder / "checks.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return Assignment(number, folder, module.EXERCISES)
+def load_assignment(number: int) -> Assignment:
+    """The assignment of that number, from the package checks/ in its folder. Raises FileNotFoundError where none is."""
+    folder = next(iter(sorted(ASSIGNMENTS.glob(f"{number}_*"))), None)
+    if folder is None or not (folder / "checks").is_dir():
+        raise FileNotFoundError(f"there is no assignment {number} in {ASSIGNMENTS}")
+    checks = load_module(f"checks_{number}", folder / "checks" / "__init__.py")
+    return Assignment(number, folder, checks.EXERCISES)
 
 
 def guarded_files(assignment: Assignment) -> list[Path]:
     """What a submission must leave as it is, besides the grader: the assignment, and the models that checks use."""
-    return [assignment.folder, REPOSITORY / "weights" / "tiny", REPOSITORY / "tests" / "planted.py"]
+    return [assignment.folder, REPOSITORY / "weights" / "tiny", PLANTED]
 
 
 def draw(assignment: Assignment, seed: int) -> list[list[Call]]:

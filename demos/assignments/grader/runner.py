@@ -34,8 +34,8 @@ def main(library: str, *site_folders: str) -> None:
     sys.path[:0] = [library, HERE]
     sys.path += [folder for folder in site_folders if folder not in sys.path]
     import torch
-    import tinyheads  # noqa: F401  (here, so that no child has to: those that may not use it lose it)
-    import values     # noqa: F401
+    for name in ("tinyheads", "values"):                              # here, so that no child has to: those that may
+        importlib.import_module(name)                                 # not use the library lose it
     torch.set_num_threads(1)
     torch.linalg.svd(torch.eye(3) @ torch.eye(3))                     # what is set up at first use is set up once
     if sys.platform == "linux":
@@ -239,7 +239,7 @@ def call(values, function, number: int, request: dict) -> None:
     folder = request["folder"]
     try:
         with open(f"{folder}/in_{number}", "rb") as file:
-            arguments = values.unpack(file.read(), make)
+            arguments = values.unpack(file.read(), load)
         before = [values.pack(each) for each in arguments]
         answer = function(*arguments)
         changed = [k for k, each in enumerate(arguments) if values.pack(each) != before[k]]
@@ -249,19 +249,10 @@ def call(values, function, number: int, request: dict) -> None:
     write(f"{folder}/out_{number}", data)
 
 
-def make(kind: str, content: object) -> object:
-    """A model, a tokenizer or one of the library's records; without the library, the record's fields."""
-    if "tinyheads" not in sys.modules:
-        import types
-        return types.SimpleNamespace(**content)
+def load(kind: str, folder: str) -> object:
+    """An argument that was handed over as a folder: a model, or a tokenizer."""
     import tinyheads as th
-    import tinyheads.edit, tinyheads.lists  # noqa: E401
-    if kind == "model":
-        return th.load(content)
-    if kind == "tokenizer":
-        return th.load_tokenizer(content)
-    kinds = {name: each for module in (th.edit, th.lists, th) for name, each in vars(module).items()}
-    return kinds[kind](**content)
+    return {"model": th.load, "tokenizer": th.load_tokenizer}[kind](folder)
 
 
 def write(path: str, data: bytes) -> None:

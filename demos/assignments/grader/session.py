@@ -1,10 +1,9 @@
 """A grading session, seen from the grader: start the runner, hand it one exercise at a time, take what came back.
 
-    inputs drawn from the seed -> files -> runner forks a child -> files -> checked, compared (in grading)
+    inputs drawn from the seed -> files -> runner forks a child -> files -> read (returned.py), checked (marks.py)
 
-Only the arguments go out. What comes back is treated as if an enemy had written it: read only if a plain file of a
-bounded size, never unpickled. The grader's files, and the copies that the runner works with, are hashed around every
-exercise; a change is reported and costs that exercise. A fence, not a sandbox: see the instructors' page.
+Only the arguments go out; no expected value does. The grader's files, and the copies that the runner works with, are
+hashed around every exercise; a change is reported and costs that exercise. A fence, not a sandbox: see ../README.md.
 """
 
 import hashlib
@@ -13,7 +12,6 @@ import os
 import select
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
@@ -24,11 +22,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from grading import Call, Exercise, Model, Outputs, REPOSITORY, TokenizerOf, Wrong, th
-from values import LARGEST_BYTES, LARGEST_TEXT, RECORDS, BadValue, Reference, pack, unpack
+import tinyheads as th
 
-HERE = Path(__file__).resolve().parent
-GRADERS = ("grade.py", "grading.py", "comparing.py", "session.py", "values.py", "runner.py", "marks.py")
+from .checkout import ASSIGNMENTS, LIBRARY
+from .grading import Call, Exercise, Model, Outputs, TokenizerOf
+from .returned import outcome, readable
+from .values import Reference, pack
+
+GRADER = Path(__file__).resolve().parent
 PATIENCE = 30.0                  # seconds beyond an exercise's limit after which the runner itself is given up
 
 
@@ -63,7 +64,7 @@ class Session:
     """
 
     def __init__(self, guarded: list[Path] = (), seconds: float | None = None):
-        self.guarded = [HERE / name for name in GRADERS] + [REPOSITORY / "tinyheads", *guarded]
+        self.guarded = [ASSIGNMENTS / "grade.py", GRADER, LIBRARY, *guarded]
         self.seconds = seconds
         self.warnings: list[str] = []
         self.process: subprocess.Popen | None = None
@@ -84,12 +85,12 @@ class Session:
     def build_copies(self) -> None:
         """Copies of the runner and the library, all that the runner's process is told about."""
         shutil.rmtree(self.root, ignore_errors=True)
-        shutil.copytree(REPOSITORY / "tinyheads", self.root / "library" / "tinyheads",
+        shutil.copytree(LIBRARY, self.root / "library" / "tinyheads",
                         ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("runner", "models", "work", "home"):
             (self.root / name).mkdir(parents=True)
         for name in ("runner.py", "values.py"):
-            shutil.copyfile(HERE / name, self.root / "runner" / name)
+            shutil.copyfile(GRADER / name, self.root / "runner" / name)
         for model in self.models.values():
             self.copy_model(model)
         self.hash_copies()
@@ -227,63 +228,6 @@ class Session:
         return f"files of the grader were changed while this ran ({names}); no points, and the instructor is told"
 
 
-def outcome(folder: Path, number: int, answer: dict | None, exercise: Exercise, seconds: float) -> object:
-    """What one call returned, or `Wrong` with what happened in its place."""
-    if answer is None:
-        return Wrong(f"{exercise.function} ended the grader's runner, or stopped it, and with it this exercise")
-    try:
-        return returned(folder, number, exercise)
-    except FileNotFoundError:
-        pass
-    except (OSError, BadValue) as error:
-        return Wrong(f"what came back cannot be read: {error}"[:300])
-    name = exercise.function
-    if answer["timed_out"] or answer["exit"] == -signal.SIGXCPU:
-        return Wrong(f"{name} was stopped after {seconds:g} s: a loop that does not end, or far more work than needed?")
-    if answer["exit"] < 0:
-        return Wrong(f"{name} crashed: the process ended by {signal.Signals(-answer['exit']).name}")
-    return Wrong(f"{name} ended the process (status {answer['exit']}) before it returned: does it call os._exit?")
-
-
-def returned(folder: Path, number: int, exercise: Exercise) -> object:
-    """A call's value, or `Wrong` with its error. Raises FileNotFoundError where there is neither."""
-    try:
-        data = read_bounded(folder / f"out_{number}")
-    except FileNotFoundError:
-        data = read_bounded(folder / "out_import")
-    found = unpack(data, make_record)
-    if not isinstance(found, dict) or "value" not in found and not isinstance(found.get("text"), str):
-        raise BadValue("it is no answer")
-    if "value" not in found:
-        text = readable(found["text"])
-        if found.get("error") == "not implemented":
-            return Wrong(f"not implemented yet: {exercise.function} raises NotImplementedError")
-        return Wrong(f"{exercise.function} used {text}" if found.get("error") == "memory" else text)
-    if found.get("changed") and not exercise.may_change:
-        which = ", ".join(str(each + 1) for each in found["changed"] if type(each) is int)
-        return Wrong(f"{exercise.function} changed its argument number {which} in place (x += ..., x[...] = ..., "
-                     f"x.mul_(...)): the caller's tensors must stay as they were; make a new one, or clone() first")
-    return found["value"]
-
-
-def make_record(kind: str, content: object) -> object:
-    """One of the library's records that came back; models and tokenizers do not."""
-    if kind not in RECORDS:
-        raise BadValue(f"{kind[:50]!r} is no kind of answer")
-    from tinyheads import edit, lists
-    return next(getattr(module, kind) for module in (th, edit, lists) if hasattr(module, kind))(**content)
-
-
-def read_bounded(path: Path) -> bytes:
-    """A plain file's bytes, if there are not too many."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:
-        about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode) or about.st_size > LARGEST_BYTES + LARGEST_TEXT:
-            raise BadValue("it is no plain file, or too large")
-        return file.read(LARGEST_BYTES + LARGEST_TEXT)
-
-
 def hashes(paths: list[Path]) -> dict[str, str]:
     """SHA-256 of each file, those in folders too (byte code left out)."""
     found = {}
@@ -297,8 +241,3 @@ def hashes(paths: list[Path]) -> dict[str, str]:
 def differing(before: dict[str, str], after: dict[str, str]) -> list[str]:
     """Files that are not what they were, are gone, or are new."""
     return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-
-
-def readable(text: object) -> str:
-    """Text from a submission without what would move a terminal's cursor."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in str(text))

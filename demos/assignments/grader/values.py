@@ -7,6 +7,7 @@ written anything into these files. Both sides use this module; it needs torch an
 
 import json
 import math
+import sys
 from dataclasses import dataclass, fields, is_dataclass
 from types import SimpleNamespace
 from typing import Callable
@@ -93,20 +94,23 @@ def packed_tensor(kind: str, x: Tensor, chunks: list[bytes]) -> list:
     return [kind, name, list(x.shape), start]
 
 
-def unpack(data: bytes, make: Callable[[str, object], object] | None = None) -> object:
-    """The value again. make(kind, content): builds a "record" and any further kind. Raises BadValue."""
+def unpack(data: bytes, load: Callable[[str, str], object] | None = None) -> object:
+    """The value again. load(kind, path): makes what a `Reference` stands for; without it none is allowed.
+
+    Raises BadValue.
+    """
     text, _, blob = data.partition(b"\n")
     if len(text) > LARGEST_TEXT:
         raise BadValue("it has too many parts")
     try:
-        return unpacked(json.loads(text), blob, make or make_namespace)
+        return unpacked(json.loads(text), blob, load or no_such_kind)
     except BadValue:
         raise
     except (ValueError, TypeError, KeyError, IndexError, RecursionError, RuntimeError, OverflowError) as error:
         raise BadValue(f"damaged ({type(error).__name__}: {error})"[:300]) from error
 
 
-def unpacked(tree: list, blob: bytes, make: Callable) -> object:
+def unpacked(tree: list, blob: bytes, load: Callable) -> object:
     """One value from [kind, content ...]."""
     kind, content = tree[0], tree[1]
     if kind == "plain":
@@ -117,14 +121,14 @@ def unpacked(tree: list, blob: bytes, make: Callable) -> object:
         x = unpacked_tensor(*tree[1:], blob)
         return x if kind == "tensor" else x.numpy()
     if kind in ("list", "tuple"):
-        return {"list": list, "tuple": tuple}[kind](unpacked(each, blob, make) for each in content)
+        return {"list": list, "tuple": tuple}[kind](unpacked(each, blob, load) for each in content)
     if kind == "dict":
-        return {unpacked(key, blob, make): unpacked(each, blob, make) for key, each in content}
+        return {unpacked(key, blob, load): unpacked(each, blob, load) for key, each in content}
     if kind == "record":
-        return make(str(content), {str(name): unpacked(each, blob, make) for name, each in tree[2]})
+        return make_record(str(content), {str(name): unpacked(each, blob, load) for name, each in tree[2]})
     if kind == "other":
         return Other(str(content)[:200])
-    return make(str(kind), content)
+    return load(str(kind), content)
 
 
 def unpacked_tensor(name: str, shape: list, start: int, blob: bytes) -> Tensor:
@@ -141,11 +145,19 @@ def unpacked_tensor(name: str, shape: list, start: int, blob: bytes) -> Tensor:
     return (part != 0 if name == "bool" else part.view(dtype)).reshape(shape)
 
 
-def make_namespace(kind: str, content: object) -> SimpleNamespace:
-    """A record where the library is not at hand: its fields alone."""
+def make_record(kind: str, contents: dict[str, object]) -> object:
+    """One of the library's records; its fields alone where the library is not loaded (in assignments 1 to 3)."""
     if kind not in RECORDS:
-        raise BadValue(f"{kind[:50]!r} is no kind of value")
-    return SimpleNamespace(**content)
+        no_such_kind(kind, contents)
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] == "tinyheads" and hasattr(module, kind):
+            return getattr(module, kind)(**contents)
+    return SimpleNamespace(**contents)
+
+
+def no_such_kind(kind: str, content: object) -> None:
+    """What `load` is where nothing may be loaded."""
+    raise BadValue(f"{kind[:50]!r} is no kind of answer")
 
 
 class Other:

@@ -1,11 +1,16 @@
-"""Checks of assignment 1: GPT-2's forward pass as reads and writes. See ../grading.py for what this is made of."""
+"""Checks of assignment 1: GPT-2's forward pass as reads and writes. ../../grader/grading.py says what they are made of.
 
-from grading import Exercise, Part, agrees
-from layer_checks import (MATRICES, MLP_MISTAKES, NORM_MISTAKES, PATTERN_MISTAKES, SMALL_MISTAKES, WRITES_MISTAKES,
-                          by_parts, mlp, mlp_calls, norm, norm_calls, pattern, pattern_calls, rows_are_distributions,
-                          split_calls, split_shapes, write_calls, writes)
-from stream_checks import (STREAM_MISTAKES, attribution_calls, embed_write, layer_0, logit_check, names_and_shapes,
-                           parts_check, stream_calls, stream_of)
+layers.py has those of 1.1 to 1.3, attention.py those of 1.4 and 1.5, stream.py those of 1.6 and 1.7.
+"""
+
+from grader.grading import Exercise, Part, agrees
+
+from .attention import (PATTERN_MISTAKES, WRITES_MISTAKES, pattern, pattern_calls, rows_are_distributions, write_calls,
+                        writes)
+from .layers import (MATRICES, MLP_MISTAKES, NORM_MISTAKES, SMALL_MISTAKES, by_parts, mlp, mlp_calls, norm, norm_calls,
+                     split_calls, split_shapes)
+from .stream import (STREAM_MISTAKES, attribution_calls, embed_write, layer_0, logit_check, names_and_shapes,
+                     parts_check, stream_calls, stream_of)
 
 EXERCISES = [
     Exercise("1.1 LayerNorm", "layer_norm", 2, norm_calls, [

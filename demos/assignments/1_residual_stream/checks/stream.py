@@ -3,8 +3,12 @@
 import torch
 from torch import Tensor
 
-from grading import Call, close, random_int, same_shape, th
-from layer_checks import draw_tokens, draws, norm, weights_of
+import tinyheads as th
+from grader.comparing import close, same_shape
+from grader.grading import Call, applied
+from grader.inputs import random_int
+
+from .layers import draw_tokens, draws, norm, weights_of
 
 # --- 1.6 ------------------------------------------------------------------------------------------------
 
@@ -177,6 +181,5 @@ def pair(output: object) -> tuple:
 def parts_check(number: int):
     def check(calls: list[Call], outputs) -> None:
         args = calls[number].args
-        close(pair(outputs[number])[1], attribution(*args), what="the parts", mistakes=[
-            (lambda wrong=wrong: wrong(*args), message) for wrong, message in PARTS_MISTAKES])
+        close(pair(outputs[number])[1], attribution(*args), what="the parts", mistakes=applied(PARTS_MISTAKES, args))
     return check

@@ -1,12 +1,15 @@
-"""Checks of Assignment 2, 2.4: a head's pattern, compared with the formula and with the model's own."""
+"""Checks of 2.4: a head's pattern, compared with the formula and with the model's own."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 import tinyheads as th
-from grading import Call, Check, Exercise, Part, agrees, random_int, same_shape
-from weights_checks import TOLERANCE, heads, model, some_head, without_mean
+from grader.comparing import same_shape
+from grader.grading import Call, Check, Exercise, Part, agrees
+from grader.inputs import random_int
+
+from .weights import TOLERANCE, heads, model, some_head, without_mean
 
 
 def stream_before(layer: int, tokens: Tensor) -> Tensor:

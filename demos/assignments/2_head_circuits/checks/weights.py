@@ -1,7 +1,4 @@
-"""Checks of Assignment 2, 2.1 to 2.3: splitting a layer's matrices, and folding LayerNorm into them.
-
-Compared with the library. What the three files of checks share stands here.
-"""
+"""Checks of 2.1 to 2.3: splitting a layer's matrices, and folding LayerNorm into them; and what 2.4 to 2.7 use too."""
 
 from functools import lru_cache
 
@@ -9,10 +6,10 @@ import torch
 from torch import Tensor
 
 import tinyheads as th
-from comparing import kind_of
-from grading import Call, Check, Exercise, Outputs, Part, Wrong, close, random_int, same_shape
+from grader.comparing import Wrong, close, kind_of, same_shape
+from grader.grading import Call, Check, Exercise, Outputs, Part, all_of, applied
+from grader.inputs import MODEL, random_int
 
-MODEL = "tiny"              # the model whose heads are handed in beside random ones: a name, or a path
 TOLERANCE = 1e-3
 
 
@@ -37,8 +34,7 @@ def one_of(number: int, index: int, length: int, names: str, expected, mistakes=
         args, output = calls[number].args, outputs[number]
         if not isinstance(output, (tuple, list)) or len(output) != length:
             raise Wrong(f"{names} should be returned, a tuple of {length}, not {kind_of(output)}")
-        made = [((lambda wrong=wrong: wrong(*args)), message) for wrong, message in mistakes]
-        close(output[index], expected(*args), TOLERANCE, made, names.split(", ")[index], see)
+        close(output[index], expected(*args), TOLERANCE, applied(mistakes, args), names.split(", ")[index], see)
     return check
 
 
@@ -50,14 +46,6 @@ def shapes(number: int, names: str, wanted, axes: list[str]) -> Check:
             raise Wrong(f"{names} should be returned, a tuple of {len(axes)}, not {kind_of(output)}")
         for each, shape, axis, name in zip(output, wanted(*calls[number].args), axes, names.split(", ")):
             same_shape(each, shape, axis, name)
-    return check
-
-
-def both(*checks: Check) -> Check:
-    """Several checks for the points of one part."""
-    def check(calls: list[Call], outputs: Outputs) -> None:
-        for each in checks:
-            each(calls, outputs)
     return check
 
 
@@ -119,7 +107,7 @@ SPLIT_O = [
 
 
 def split_parts(number: int):
-    return both(*[one_of(number, i, 4, SPLIT, split_right("QKV"[i]), split_wrong(i),
+    return all_of(*[one_of(number, i, 4, SPLIT, split_right("QKV"[i]), split_wrong(i),
                          "the handout, part 1") for i in range(3)])
 
 
@@ -132,8 +120,8 @@ split_heads = Exercise("2.1 split the heads", "split_heads", 3, split_calls, [
                                ["head d_model d_head"] * 3 + ["head d_head d_model"])),
     Part("queries, keys and values", 1, split_parts(0)),
     Part("outputs", 0.5, split_part_o(0)),
-    Part("another size", 0.5, both(split_parts(1), split_part_o(1))),
-    Part("a layer of the model", 0.5, both(split_parts(2), split_part_o(2)))])
+    Part("another size", 0.5, all_of(split_parts(1), split_part_o(1))),
+    Part("a layer of the model", 0.5, all_of(split_parts(2), split_part_o(2)))])
 
 
 # --- 2.2 fold LayerNorm into what is read -------------------------------------------------------------------
@@ -213,8 +201,8 @@ fold_reading = Exercise("2.2 fold LayerNorm into what is read", "fold_reading", 
     Part("shapes", 0.5, shapes(0, "W', b'", lambda W, b, g, beta: [W.shape, b.shape],
                                ["head d_model d_head", "head d_head"])),
     Part("weights", 1.5, reading_w(0)), Part("biases", 1, reading_b(0)),
-    Part("another size", 0.5, both(reading_w(1), reading_b(1))),
-    Part("a layer of the model", 0.5, both(reading_w(2), reading_b(2)))])
+    Part("another size", 0.5, all_of(reading_w(1), reading_b(1))),
+    Part("a layer of the model", 0.5, all_of(reading_w(2), reading_b(2)))])
 
 
 # --- 2.3 take the mean out of what is written ---------------------------------------------------------------
@@ -251,4 +239,4 @@ def writing(number: int, entry: int) -> Check:
 
 fold_writing = Exercise("2.3 take the mean out of what is written", "fold_writing", 2, writing_calls, [
     Part("weights", 1, writing(0, 0)), Part("bias", 0.5, writing(0, 1)),
-    Part("another size, and the model", 0.5, both(writing(1, 0), writing(1, 1), writing(2, 0), writing(2, 1)))])
+    Part("another size, and the model", 0.5, all_of(writing(1, 0), writing(1, 1), writing(2, 0), writing(2, 1)))])

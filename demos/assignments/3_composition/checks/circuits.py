@@ -1,4 +1,4 @@
-"""Checks of Assignment 3: heads to hand in, their scores, and what well-known mistakes make of these."""
+"""Heads to hand in, their scores, and what well-known mistakes make of these."""
 
 from functools import lru_cache
 
@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 import tinyheads as th
-from grading import planted_module, random_int
+from grader.inputs import MODEL, planted_module, random_int
 
-MODEL = "tiny"              # the model whose heads are handed in beside random ones: a name, or a path
 MODES = "QKV"
 NAMES = ("W_Q", "W_K", "W_V", "W_O")
 HeadDict = dict[str, Tensor]

@@ -1,4 +1,4 @@
-"""Checks of Assignment 3, 3.4 to 3.6: the identity, the edges that stand out, and the area under the ROC curve.
+"""Checks of 3.4 to 3.6: the identity, the edges that stand out, and the area under the ROC curve.
 
 These exercises are handed tables of scores: compared with the library and with counting pair by pair.
 """
@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 import tinyheads as th
-from comparing import kind_of
-from grading import Call, Check, Exercise, Outputs, Part, Wrong, agrees, planted_module, random_int
+from grader.comparing import Wrong, kind_of
+from grader.grading import Call, Check, Exercise, Outputs, Part, agrees
+from grader.inputs import planted_module, random_int
 from tinyheads.tasks import IOI_CIRCUIT, KnownEdges, circuit_auc
 
 TOLERANCE = 1e-3
@@ -18,10 +19,6 @@ Place = tuple[int, int]
 def later(L: int) -> Tensor:
     """Where the reader is in a later layer than the writer: [L, 1, L, 1]."""
     return (torch.arange(L)[:, None] < torch.arange(L))[:, None, :, None]
-
-
-def several(*checks: Check) -> Check:
-    return lambda calls, outputs: [check(calls, outputs) for check in checks] and None
 
 
 # --- 3.4 the identity ---------------------------------------------------------------------------------------

@@ -1,26 +1,18 @@
-"""Checks of Assignment 3: composition. Those of 3.4 to 3.6 are in ranking_checks.py, beside this file.
+"""Checks of 3.1 to 3.3: the score of two heads, of all pairs, and of one component."""
 
-Compared with the library, on random heads, the bundled model's, and those of the planted model (tests/planted.py),
-whose channel from one head to another is known. Where an answer is that of a well-known mistake, the message says
-which. Tolerance: 1 part in 1,000 of the largest entry.
-"""
-
-import sys
-from pathlib import Path
 from typing import Callable
 
 import torch
 from torch import Tensor
 
 import tinyheads as th
-from grading import Call, Check, Exercise, Outputs, Part, agrees, close, random_int, same_shape
+from grader.comparing import close, same_shape
+from grader.grading import Call, Check, Exercise, Outputs, Part, agrees, all_of, applied
+from grader.inputs import random_int
 
-if str(Path(__file__).parent) not in sys.path:
-    sys.path.append(str(Path(__file__).parent))
-
-from ranking_checks import TOLERANCE, roc_area, several, top_edges, whole_from_components  # noqa: E402
-from score_checks import (MODES, OTHER, TOLD, Factors, HeadDict, library, model_heads, numbers, one, pair,  # noqa: E402
-                          plain, planted_heads, random_heads, read_by, score, score_mistakes, size, turned)
+from .circuits import (MODES, OTHER, TOLD, Factors, HeadDict, library, model_heads, numbers, one, pair, plain,
+                       planted_heads, random_heads, read_by, score, score_mistakes, size, turned)
+from .ranking import TOLERANCE
 
 LARGE_D, LARGE_K = 40_000, 8  # [D, D] would be 6.4 GB in float32, more than an exercise may use
 
@@ -56,7 +48,7 @@ def scored(case: str, modes: str = MODES) -> Check:
 
 composition_score = Exercise("3.1 the score of two heads", "composition_score", 5, score_calls, [
     *[Part(f"by {mode}", 1, scored("random", mode)) for mode in MODES],
-    Part("another size, and heads of the model", 0.5, several(scored("another size"), scored("model"))),
+    Part("another size, and heads of the model", 0.5, all_of(scored("another size"), scored("model"))),
     Part("the planted channel", 0.5, scored("planted", "Q")),
     Part("D = 40,000", 1, scored("large", "Q"))])
 
@@ -112,13 +104,14 @@ def zeros(calls: list[Call], outputs: Outputs) -> None:
     """Zeros where they should be, and nowhere else; whatever the scores are."""
     where = kept(lambda w, r: w < r)(*calls[0].args) > 0
     same_shape(outputs[0], where, "writer's-layer writer's-head reader's-layer reader's-head", "the table")
-    made = [((lambda wrong=wrong: (wrong(*calls[0].args) > 0).int()), message) for wrong, message in TABLES[:3]]
+    made = [((lambda wrong=wrong: (wrong() > 0).int()), message)
+            for wrong, message in applied(TABLES[:3], calls[0].args)]
     close((outputs[0] != 0).int(), where.int(), 0, made, "where the table is not 0", "the handout, part 3")
 
 
 composition_table = Exercise("3.2 all pairs", "composition_table", 3, table_calls, [
     Part("shape, and zeros in their places", 1, zeros), Part("values", 1, tabled(0)),
-    Part("another size, and the planted model", 1, several(tabled(1), tabled(2)))])
+    Part("another size, and the planted model", 1, all_of(tabled(1), tabled(2)))])
 
 
 # --- 3.3 the score of one component -------------------------------------------------------------------------
@@ -175,8 +168,5 @@ def component_part(number: int) -> Check:
 
 component_scores = Exercise("3.3 the score of one component", "component_scores", 4, component_calls, [
     *[Part(f"by {mode}", 1, component_part(i)) for i, mode in enumerate(MODES)],
-    Part("another size, the model and the planted channel", 0.5, several(*[component_part(i) for i in range(3, 10)])),
+    Part("another size, the model and the planted channel", 0.5, all_of(*[component_part(i) for i in range(3, 10)])),
     Part("D = 40,000", 0.5, component_part(10))])
-
-
-EXERCISES = [composition_score, composition_table, component_scores, whole_from_components, top_edges, roc_area]

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 import tinyheads as th
-from comparing import Wrong
+from grader.comparing import Wrong
 
 
 def number_rows(rows: object, names: tuple) -> list[tuple]:

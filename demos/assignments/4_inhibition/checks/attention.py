@@ -1,24 +1,17 @@
-"""Assignment 4's checks: inhibition and mover heads on the bundled model, and on a planted one whose circuit is known.
-
-Expected values come from tinyheads.causal, closed forms, and the planted model. Which heads are asked about is found
-anew on whatever model is bundled: nothing here knows its heads. Tolerances: attention 1e-4, scores 1e-3.
-"""
+"""Checks of 4.1 to 4.4 and 4.6: where heads look, a component taken out of a write, preferences, ranks."""
 
 import torch
 from torch import Tensor
 
-import slips_4 as slips
 import tinyheads as th
-from channel_checks import (calls_channel, calls_scores, check_chosen, check_cost, check_scores, planted_channel,
-                            planted_scores, shape_scores)
-from grading import Call, Exercise, Model, Part, Wrong, close, random_int, same_shape
-from circuit_inputs import MODEL, circuit, loaded, once, planted, planted_prompts, some_prompts
-from inputs_4 import number_rows
+from grader.comparing import Wrong, close, same_shape
+from grader.grading import Call, Model, loaded, once
+from grader.inputs import MODEL, circuit, planted, planted_prompts, random_basis, random_int, some_prompts
 from tinyheads import causal
 
-CAUSAL = ("remove", "restrict", "derangement", "attention_to_items", "attention_on", "inhibition_heads", "mover_heads",
-          "answer_places", "strongest", "inhibition_scores", "preference", "rank_correlation", "mean_ranks")
-ALL = (*(f"causal.{name}" for name in CAUSAL), "at_end.seen_at_end")
+from . import mistakes
+from .answers import number_rows
+
 SEE = "the handout, "
 
 
@@ -57,8 +50,8 @@ def check_look(number: int, of: str):
         tables = two_tables(outputs[number], model)
         for k, (name, places) in enumerate([("on_mentions", prompts.mentions), ("on_answer", answer)]):
             if name in of:
-                mistakes = slips.look_mistakes(model, prompts, places, wanted[1 - k])
-                close(tables[k], wanted[k], 1e-4, mistakes, name, SEE + '"Attention at END"')
+                close(tables[k], wanted[k], 1e-4, mistakes.look_mistakes(model, prompts, places, wanted[1 - k]), name,
+                      SEE + '"Attention at END"')
     return check
 
 
@@ -138,7 +131,7 @@ def calls_remove(generator):
     for how, k, B, T, D in [("zero", 1, 5, 7, 12), ("mean", 1, 6, 4, 10), ("resample", 1, 7, 5, 9),
                             ("zero", 3, 4, 3, 8),
                             ("mean", 2, 8, 6, 11), ("resample", 2, 6, 3, 10)]:
-        directions = torch.linalg.qr(torch.randn(D, k, generator=generator)).Q.T.contiguous()
+        directions = random_basis(generator, D, k)
         write = torch.randn(B, T, D, generator=generator) + torch.randn(T, D, generator=generator)
         order = torch.randperm(B, generator=generator)
         partner = torch.empty_like(order)
@@ -158,7 +151,7 @@ def check_remove(*numbers: int):
     def check(calls, outputs):
         for number in numbers:
             args = calls[number].args
-            close(outputs[number], removed(*args), 1e-4, slips.remove_mistakes(*args),
+            close(outputs[number], removed(*args), 1e-4, mistakes.remove_mistakes(*args),
                   f"the write after {args[2]} removal of {len(args[1])} "
                   f"direction{'s' if len(args[1]) > 1 else ''}", SEE + '"Components"')
     return check
@@ -185,7 +178,7 @@ def check_preference(number: int):
     def check(calls, outputs):
         pattern, prompts = calls[number].args
         close(outputs[number], causal.attention_to_items(pattern, prompts).preference, 1e-3,
-              slips.preference_mistakes(pattern, prompts),
+              mistakes.preference_mistakes(pattern, prompts),
               "the preference", SEE + '"Preference and inhibition score"')
     return check
 
@@ -207,7 +200,7 @@ def check_rank(*numbers: int):
     def check(calls, outputs):
         for number in numbers:
             x, y = calls[number].args
-            close(outputs[number], causal.rank_correlation(x, y), 1e-3, slips.rank_mistakes(x, y),
+            close(outputs[number], causal.rank_correlation(x, y), 1e-3, mistakes.rank_mistakes(x, y),
                   "the rank correlation", SEE + '"Predicted and measured"')
     return check
 
@@ -215,34 +208,3 @@ def check_rank(*numbers: int):
 def another_length(calls, outputs):
     check_look(1, "on_mentions on_answer")(calls, outputs)
     planted_look(calls, outputs)
-
-
-IN_4_5 = tuple(name for name in ALL if name not in ("causal.remove", "causal.derangement", "causal.attention_to_items"))
-EXERCISES = [
-    Exercise("4.1 who looks where", "where_heads_look", 3, calls_look, [
-        Part("two tables [L, H]", 0.5, shape_look),
-        Part("attention on the mentions", 1, check_look(0, "on_mentions")),
-        Part("attention on the answer", 1, check_look(0, "on_answer")),
-        Part("another length, and a model built by hand", 0.5, another_length)], "tinyheads", ALL),
-    Exercise("4.2 the strongest of them", "pick_heads", 2, calls_pick, [
-        Part("the right heads", 1, check_pick(False, (0, 1, 2))),
-        Part("strongest first", 0.5, check_pick(True, (0, 1, 2))),
-        Part("none", 0.5, check_pick(True, (3, 4)))], "tinyheads", ALL),
-    Exercise("4.3 take components out of a write", "remove", 4, calls_remove, [
-        Part("a new write of the same shape", 0.5, shape_remove),
-        Part("zero", 1, check_remove(0)), Part("mean", 1, check_remove(1)), Part("resample", 1, check_remove(2)),
-        Part("several directions at once", 0.5, check_remove(3, 4, 5))], "tinyheads", ALL),
-    Exercise("4.4 what a mover prefers", "preference", 2, calls_preference, [
-        Part("short lists", 1, check_preference(0)), Part("longer lists", 1, check_preference(1))], "tinyheads", ALL),
-    Exercise("4.5 the inhibition score", "inhibition_scores", 4, calls_scores, [
-        Part("one score a component", 0.5, shape_scores),
-        Part("mean removal", 1.5, check_scores(0)), Part("zero removal, another writer", 1, check_scores(1)),
-        Part("a model built by hand", 1, planted_scores)], "tinyheads", IN_4_5),
-    Exercise("4.6 do two orders agree?", "rank_correlation", 2, calls_rank, [
-        Part("without equal numbers", 1, check_rank(0, 1)),
-        Part("with equal numbers", 1, check_rank(2, 3))], "tinyheads", ALL),
-    Exercise("4.7 what both point at", "channel", 3, calls_channel, [
-        Part("the components that both name", 1, check_chosen(0)),
-        Part("what they are worth, on other prompts", 1.5, check_cost(0)),
-        Part("a model built by hand", 0.5, planted_channel)], "tinyheads"),
-]

@@ -2,12 +2,14 @@
 
 import torch
 
-import slips_4 as slips
 import tinyheads as th
-from grading import Call, Model, Wrong, close, same_shape
-from circuit_inputs import MODEL, circuit, lazily, loaded, once, planted, planted_prompts, some_prompts
-from inputs_4 import number_rows
+from grader.comparing import Wrong, close, same_shape
+from grader.grading import Call, Model, lazily, loaded, once
+from grader.inputs import MODEL, circuit, planted, planted_prompts, some_prompts
 from tinyheads import causal
+
+from . import mistakes
+from .answers import number_rows
 
 SEE = "the handout, "
 
@@ -35,7 +37,7 @@ def check_scores(number: int):
     def check(calls, outputs):
         output, args = outputs[number], calls[number].args
         _, _, writer, _, how = args
-        close(output, right_scores(args), 1e-3, lazily(slips.score_mistakes, args),
+        close(output, right_scores(args), 1e-3, lazily(mistakes.score_mistakes, args),
               f"the scores of {writer} by {how} removal",
               SEE + '"Preference and inhibition score"')
     return check
@@ -65,26 +67,26 @@ def calls_channel(generator):
     found_on, tested_on = some_prompts(generator, 16, 5), some_prompts(generator, 16, 5)
     writers, reader = circuit(model, found_on)
     built = planted(generator)
-    others = [th.Head(built.inhibition.layer,
-                      head) for head in range(built.model.config.n_head) if head != built.inhibition.head][:1]
+    other = th.Head(built.inhibition.layer, 1 if built.inhibition.head == 0 else 0)
     for each, found_on, tested_on, writers, reader in [
             (Model(MODEL), found_on, tested_on, writers[:2], reader),
             (Model(built.model), planted_prompts(generator, 24), planted_prompts(generator, 20),
-             [*others, built.inhibition], built.mover)]:
-        both = slips.both_scores(each.load(), found_on, writers, reader)
+             [other, built.inhibition], built.mover)]:
+        both = mistakes.both_scores(each.load(), found_on, writers, reader)
         ordered = [scores.sort(descending=True).values for scores in both]
         gaps = torch.stack([(s[1:6] - s[2:7]) / s[0].abs() for s in ordered]).amin(0)        # behind the 2nd to the 6th
-        shared = torch.tensor([len(slips.chosen_by(*both, writers, n)) for n in range(2, 7)])
-        telling = (shared > 0).long() + (shared < torch.arange(2, 7))                         # some in both, some in one
-        calls.append(Call((each, found_on, tested_on, writers, reader, 2 + int((gaps + telling * (gaps > 0.01)).argmax()))))
+        shared = torch.tensor([len(mistakes.chosen_by(*both, writers, n)) for n in range(2, 7)])
+        telling = (shared > 0).long() + (shared < torch.arange(2, 7))                        # some in both, some in one
+        n = 2 + int((gaps + telling * (gaps > 0.01)).argmax())
+        calls.append(Call((each, found_on, tested_on, writers, reader, n)))
     return calls
 
 
 @once
 def right_choice(model, found_on, tested_on, writers, reader, n):
     """(predicted, measured, the right choice)."""
-    predicted, measured = slips.both_scores(model, found_on, writers, reader)
-    return predicted, measured, slips.chosen_by(predicted, measured, writers, n)
+    predicted, measured = mistakes.both_scores(model, found_on, writers, reader)
+    return predicted, measured, mistakes.chosen_by(predicted, measured, writers, n)
 
 
 def three_things(output: object) -> tuple[list[tuple], object, object]:
@@ -103,7 +105,7 @@ def check_chosen(number: int):
             return
         if sorted(found) == sorted(wanted):
             raise Wrong("the components are the right ones; put the one with the highest composition first")
-        for wrong, message in slips.choice_mistakes(*loaded(args), predicted, measured):
+        for wrong, message in mistakes.choice_mistakes(*loaded(args), predicted, measured):
             if sorted(found) == sorted(wrong()):
                 raise Wrong(f"{message}. See {SEE}exercise 7")
         raise Wrong(f"of the {args[-1]} highest both ways, {len(wanted)} components are in both lists; you give "
@@ -121,9 +123,9 @@ def check_cost(number: int):
                i in chosen):
             raise Wrong("some of the chosen components do not exist in this model")
         cost = model, found_on, tested_on, reader, chosen                           # of what was chosen, right or wrong
-        close(before, causal.preference(model, tested_on, reader, []), 1e-3, lazily(slips.before_mistakes, cost),
+        close(before, causal.preference(model, tested_on, reader, []), 1e-3, lazily(mistakes.before_mistakes, cost),
               "before", SEE + "exercise 7")
-        close(after, slips.without(model, tested_on, reader, chosen), 1e-3, lazily(slips.after_mistakes, cost),
+        close(after, mistakes.without(model, tested_on, reader, chosen), 1e-3, lazily(mistakes.after_mistakes, cost),
               "after", SEE + "exercise 7")
     return check
 

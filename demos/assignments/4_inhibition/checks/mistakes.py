@@ -1,4 +1,4 @@
-"""What answers to assignment 4 are after the usual slips, and what to say of each: (value or function, message)."""
+"""What answers to assignment 4 are after well-known mistakes, and what to say of each: (value or function, message)."""
 
 import torch
 from torch import Tensor

@@ -1,9 +1,10 @@
-"""What answers to assignment 5 are after the usual slips, and what to say of each: (value or function, message)."""
+"""What answers to assignment 5 are after well-known mistakes, and what to say of each: (value or function, message)."""
 
 import torch
 from torch import Tensor
 
 import tinyheads as th
+from grader.inputs import by_place
 from tinyheads import edit, subspace
 
 
@@ -15,11 +16,6 @@ def writes_of(model, prompts, writers) -> Tensor:
     stream = th.Stream(record=True)
     model(prompts.tokens, stream)
     return torch.stack([stream.writes[str(writer)] for writer in writers])
-
-
-def by_place(rows: Tensor, prompts) -> Tensor:
-    """Rows [B, D], averaged by the answer's place: [N, D]."""
-    return subspace.mean_by_index(rows, prompts.index, prompts.positions.shape[1])
 
 
 def centred(rows: Tensor) -> Tensor:

@@ -7,11 +7,13 @@ import torch
 from matplotlib.image import imread
 from torch import Tensor
 
-import slips_5 as slips
 import tinyheads as th
-from circuit_inputs import MODEL, found_subspace, heads_of_model, lazily, once, planted, planted_prompts, some_prompts
-from grading import Call, Model, Wrong, close, random_int, same_shape
+from grader.comparing import Wrong, close, same_shape
+from grader.grading import Call, Model, lazily, once
+from grader.inputs import (MODEL, found_subspace, heads_of_model, planted, planted_prompts, random_int, some_prompts)
 from tinyheads import subspace
+
+from . import mistakes
 
 WALK = 'the handout, "Traversal"'
 TESTING = 'the handout, "The test"'
@@ -47,7 +49,7 @@ def calls_traverse(generator):
                           built.mover))]
 
 
-right_attention = once(slips.attention_at)
+right_attention = once(mistakes.attention_at)
 
 
 def check_attention(*numbers: int):
@@ -55,7 +57,7 @@ def check_attention(*numbers: int):
         for number in numbers:
             args = calls[number].args
             attention, _ = several(outputs[number], ("attention", "owners"))
-            close(attention, right_attention(args), 1e-3, lazily(slips.traversal, args), "the attention", WALK)
+            close(attention, right_attention(args), 1e-3, lazily(mistakes.traversal, args), "the attention", WALK)
     return check
 
 
@@ -117,7 +119,7 @@ def right_test(model, found_on, tested_on, basis, control, where, target):
     for rows in (basis, control):
         codes = subspace.index_codes(model, found_on, rows, where)
         hit = lambda among: among.argmax(1) == target
-        found += [codes, slips.rate(model, tested_on, rows, codes[target], where, hit)]
+        found += [codes, mistakes.rate(model, tested_on, rows, codes[target], where, hit)]
     return tuple(found)
 
 
@@ -127,8 +129,8 @@ def check_codes(number: int, of: str = "codes"):
         which, args = TEST.index(of), calls[number].args
         model, found_on, tested_on, basis, control, where, _ = args
         subspaces = (basis, control) if of == "codes" else (control, basis)
-        mistakes = lazily(slips.codes, (model, found_on, tested_on, *subspaces, where))
-        close(several(outputs[number], TEST)[which], right_test(args)[which], 1e-3, mistakes, of, TESTING)
+        close(several(outputs[number], TEST)[which], right_test(args)[which], 1e-3,
+              lazily(mistakes.codes, (model, found_on, tested_on, *subspaces, where)), of, TESTING)
     return check
 
 
@@ -143,8 +145,8 @@ def check_rate(number: int, of: str = "rate"):
             return
         model, found_on, tested_on, basis, control, where, target = args
         subspaces = (basis, control) if of == "rate" else (control, basis)
-        mistakes = lazily(slips.rates, (model, found_on, tested_on, *subspaces, where, target))
-        close(found, wanted, 1e-9, mistakes, of, TESTING)
+        close(found, wanted, 1e-9, lazily(mistakes.rates, (model, found_on, tested_on, *subspaces, where, target)),
+              of, TESTING)
     return check
 
 
@@ -159,6 +161,11 @@ def planted_test(calls, outputs):
     check_codes(2)(calls, outputs)
     check_rate(2)(calls, outputs)
     check_control(2)(calls, outputs)
+
+
+def smaller_lists(calls, outputs):
+    check_codes(1)(calls, outputs)
+    check_rate(1)(calls, outputs)
 
 
 # --- 5.7 drawing it ---------------------------------------------------------------------------------------------------
@@ -191,7 +198,7 @@ def right_drawing(model, found_on, shown_on, basis, where, reader, steps, path):
     """Codes [N, k], points [G, k], and the reader's attention to each item there [G, N]."""
     codes = subspace.index_codes(model, found_on, basis, where)
     points = plane(codes, steps)
-    return codes, points, slips.attention_at(model, shown_on, basis, points, where, reader)
+    return codes, points, mistakes.attention_at(model, shown_on, basis, points, where, reader)
 
 
 def check_drawn(calls, outputs):
@@ -200,7 +207,7 @@ def check_drawn(calls, outputs):
         codes, points, owners, _ = several(output, DRAWN)
         right, grid, wanted = right_drawing(call.args)                              # [N, k], [G, k], [G, N]
         see = "the handout, exercise 7"
-        close(codes, right, 1e-3, lazily(slips.codes, (call.args[0], found_on, shown_on, basis, basis, where)),
+        close(codes, right, 1e-3, lazily(mistakes.codes, (call.args[0], found_on, shown_on, basis, basis, where)),
               "the codes", see)
         by_columns = grid.view(steps, steps, -1).transpose(0, 1).reshape(len(grid), -1)
         close(points, grid, 1e-3, [(plane(right, steps, 0.0),

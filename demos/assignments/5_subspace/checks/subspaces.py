@@ -1,36 +1,17 @@
-"""Assignment 5's checks: the positional subspace of the bundled model, and of a planted one, where it is known exactly.
-
-Expected values come from tinyheads.subspace and .edit, closed forms, and the planted model. Heads are found anew on
-whatever model is bundled. Tolerances: values 1e-3 of the largest, angles 0.1 degrees, rates one prompt.
-"""
+"""Checks of 5.1 to 5.4: what is written by place, its principal components, angles, coordinates set."""
 
 import torch
 from torch import Tensor
 
-import slips_5 as slips
 import tinyheads as th
-from grading import Call, Exercise, Model, Part, Wrong, close, same_shape
-from circuit_inputs import MODEL, heads_of_model, lazily, once, planted, planted_prompts, some_prompts
-from steering_checks import (calls_draw, calls_test, calls_traverse, check_attention, check_codes, check_control,
-                             check_drawn, check_owners, check_picture, check_rate, planted_test, planted_traverse,
-                             shape_traverse)
+from grader.comparing import Wrong, close, same_shape
+from grader.grading import Call, Model, lazily, once
+from grader.inputs import (MODEL, by_place, heads_of_model, planted, planted_prompts, random_basis, some_prompts)
 from tinyheads import edit, subspace
 
-SUBSPACE = ("span", "from_components", "from_composition", "loudest", "writes_at_end", "stream_at_end", "index_codes",
-            "mean_by_index",
-            "principal_components", "coordinates", "project", "principal_angles")
-EDIT = ("set_coordinates", "add_coordinates", "scale_coordinates", "swap_coordinates", "at_positions",
-        "steered_answers",
-        "steering_rate", "traverse", "visit")
-ALL = (*(f"subspace.{name}" for name in SUBSPACE), *(f"edit.{name}" for name in EDIT), "at_end.seen_at_end")
-OPEN = ("subspace.coordinates", "edit.set_coordinates", "edit.at_positions")
-TEST_OPEN = (*OPEN, "subspace.mean_by_index", "subspace.stream_at_end", "at_end.seen_at_end")
-DRAW_OPEN = (*TEST_OPEN, "edit.traverse", "edit.visit", "subspace.index_codes")
+from . import mistakes
+
 FOUND = 'the handout, "From activations"'
-
-
-def all_but(names: tuple) -> tuple:
-    return tuple(name for name in ALL if name not in names)
 
 
 # --- 5.1 what is written, by place -------------------------------------------------------------------------
@@ -44,20 +25,17 @@ def calls_write(generator):
             Call((Model(built.model), planted_prompts(generator, 80), [built.inhibition, built.mover]))]
 
 
-@once
-def right_write_of(model, prompts, writers):
-    return right_write(model, prompts, writers)
-
-
 def right_write(model, prompts, writers) -> Tensor:
-    return subspace.mean_by_index(subspace.writes_at_end(model, prompts, [str(w) for w in writers]), prompts.index,
-                                  prompts.positions.shape[1])
+    return by_place(subspace.writes_at_end(model, prompts, [str(w) for w in writers]), prompts)
+
+
+right_write_of = once(right_write)
 
 
 def check_write(number: int):
     def check(calls, outputs):
         output, args = outputs[number], calls[number].args
-        close(output, right_write_of(args), 1e-3, lazily(slips.mean_write, args), "the mean write", FOUND)
+        close(output, right_write_of(args), 1e-3, lazily(mistakes.mean_write, args), "the mean write", FOUND)
     return check
 
 
@@ -73,7 +51,7 @@ def shape_write(calls, outputs):
 def calls_components(generator):
     calls = []
     for N, D, k in [(6, 16, 3), (9, 12, 4)]:
-        directions = torch.linalg.qr(torch.randn(D, N - 1, generator=generator)).Q.T
+        directions = random_basis(generator, D, N - 1)
         spread = torch.randn(N, N - 1, generator=generator)
         spread = torch.linalg.qr(spread - spread.mean(0)).Q
         scale = 6 * 0.7 ** torch.arange(N - 1)                                      # singular values well apart
@@ -101,7 +79,7 @@ def check_components(number: int):
         if k and ((means - means.mean(0)) @ found.T).norm() < 1e-3 * means.norm():
             raise Wrong("the means do not differ along these directions at all: they are those of the smallest "
                         "variance; take the largest (torch.linalg.eigh sorts upwards)")
-        made = [(with_signs_of(wrong, found), message) for wrong, message in slips.components(means, k)]
+        made = [(with_signs_of(wrong, found), message) for wrong, message in mistakes.components(means, k)]
         close(found, wanted, 1e-2, made, "the basis (but for its signs, which are open)", FOUND)
     return check
 
@@ -131,7 +109,7 @@ def planted_components(calls, outputs):
 
 
 def calls_angles(generator):
-    frame = lambda D, k: torch.linalg.qr(torch.randn(D, k, generator=generator)).Q.T.contiguous()
+    frame = lambda D, k: random_basis(generator, D, k)
     calls = [Call((frame(12, 3), frame(12, 3))), Call((frame(9, 2), frame(9, 4))), Call((frame(10, 4), frame(10, 3)))]
     space, turn = frame(11, 3), frame(3, 3)
     return [*calls, Call((space, (turn @ space).contiguous()))]
@@ -148,7 +126,7 @@ def check_angles(*numbers: int):
                             "arccos")
             if (found - wanted).abs().max() > (0.1 if number < 3 else 1.0):
                 same = " (two bases of one and the same subspace)" if number == 3 else ""
-                close(found, wanted, 1e-3, slips.angles(first, second), f"the angles{same}", 'the handout, "Angles"')
+                close(found, wanted, 1e-3, mistakes.angles(first, second), f"the angles{same}", 'the handout, "Angles"')
                 raise Wrong(f"the angles{same} are {found.tolist()}; they should be {wanted.tolist()}. See the "
                             f"handout, \"Angles\"")
     return check
@@ -160,7 +138,7 @@ def check_angles(*numbers: int):
 def calls_setting(generator):
     calls = []
     for B, T, D, k, position in [(4, 6, 10, 3, 5), (5, 7, 8, 2, 3)]:
-        basis = torch.linalg.qr(torch.randn(D, k, generator=generator)).Q.T.contiguous()
+        basis = random_basis(generator, D, k)
         calls.append(Call((torch.randn(B, T, D, generator=generator), basis,
                            2 * torch.randn(B, k, generator=generator), position)))
     return calls
@@ -170,7 +148,7 @@ def check_setting(number: int):
     def check(calls, outputs):
         x, basis, values, position = calls[number].args
         close(outputs[number], edit.set_coordinates(basis, values, position)(x), 1e-3,
-              slips.setting(x, basis, values, position), "x",
+              mistakes.setting(x, basis, values, position), "x",
               'the handout, "A subspace"')
     return check
 
@@ -185,37 +163,3 @@ def elsewhere(calls, outputs):
             raise Wrong(f"positions other than {position} were changed; only one is asked for")
         if torch.equal(output, x):
             raise Wrong("x came back as it was")
-
-
-def smaller_lists(calls, outputs):
-    check_codes(1)(calls, outputs)
-    check_rate(1)(calls, outputs)
-
-
-EXERCISES = [
-    Exercise("5.1 what is written, by place", "mean_write", 3, calls_write, [
-        Part("one row a place", 0.5, shape_write), Part("recall", 1, check_write(0)),
-        Part("lists of 7, other heads", 1, check_write(1)), Part("a model built by hand", 0.5, check_write(2))],
-        "tinyheads", ALL),
-    Exercise("5.2 the directions along which they differ", "principal_components", 3, calls_components, [
-        Part("orthonormal rows", 0.5, orthonormal), Part("values", 1, check_components(0)),
-        Part("another size", 1, check_components(1)), Part("a model built by hand", 0.5, planted_components)],
-        "tinyheads", ALL),
-    Exercise("5.3 two subspaces", "principal_angles", 2, calls_angles, [
-        Part("equal dimensions", 1, check_angles(0)), Part("other dimensions", 0.5, check_angles(1, 2)),
-        Part("two bases of one subspace", 0.5, check_angles(3))], "tinyheads", ALL),
-    Exercise("5.4 setting coordinates", "set_coordinates", 3, calls_setting, [
-        Part("other positions stay", 0.5, elsewhere), Part("at the last position", 1.5, check_setting(0)),
-        Part("at another position", 1, check_setting(1))], "tinyheads", ALL),
-    Exercise("5.5 walking through it", "traverse", 3, calls_traverse, [
-        Part("shapes", 0.5, shape_traverse), Part("attention", 1, check_attention(0, 1)),
-        Part("owners", 0.5, check_owners(0, 1)), Part("a model built by hand", 1, planted_traverse)],
-        "tinyheads", all_but(OPEN)),
-    Exercise("5.6 the test", "random_index_test", 4, calls_test, [
-        Part("codes", 1, check_codes(0)), Part("the rate", 1, check_rate(0)),
-        Part("the control", 1, check_control(0)), Part("lists of 6, two dimensions", 0.5, smaller_lists),
-        Part("a model built by hand", 0.5, planted_test)], "tinyheads", all_but(TEST_OPEN)),
-    Exercise("5.7 drawing it", "draw_regions", 2, calls_draw, [
-        Part("the data", 1, check_drawn), Part("the figure", 1, check_picture)],
-        "tinyheads", (*all_but(DRAW_OPEN), "plots.draw_regions")),
-]

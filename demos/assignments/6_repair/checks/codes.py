@@ -1,35 +1,18 @@
-"""Assignment 6's checks: edits of the bundled model, and repairs of a planted one whose damage is known exactly.
-
-Expected values come from tinyheads.edit and .repair, closed forms, and the planted model. Heads are found anew on
-whatever model is bundled; no gain is expected of it. Tolerances: values 1e-3 of the largest, a fit 1e-2, rates one
-prompt.
-"""
-
-from inspect import isfunction
-from types import ModuleType
+"""Checks of 6.1 and 6.2: coordinates set in the stream, and END given the code of the right place."""
 
 import torch
 from torch import Tensor
 
-import slips_6 as slips
 import tinyheads as th
-from broken_checks import broken_calls, check_accuracies, check_perplexity, planted_broken, quoted, shape_broken
-from grading import Call, Exercise, Model, Part, Wrong, close, random_int, same_shape
-from circuit_inputs import MODEL, found_subspace, heads_of_model, lazily, once, some_prompts
-from inputs_6 import accuracy, as_number, entries
-from repair_checks import (calls_edit, calls_fit, check_held, check_report, check_repairs, check_weights, harmless,
-                           others_stay, planted_edit, shape_fit)
-from tinyheads import edit, repair, subspace
+from grader.comparing import Wrong, close, same_shape
+from grader.grading import Call, Model, lazily, once
+from grader.inputs import MODEL, found_subspace, heads_of_model, random_basis, random_int, some_prompts
+from tinyheads import subspace
 
-def functions(module: ModuleType) -> tuple[str, ...]:
-    """A module's own functions, as names for Exercise.forbidden."""
-    short = module.__name__.removeprefix("tinyheads.")
-    return tuple(f"{short}.{name}" for name, each in vars(module).items()
-                 if isfunction(each) and each.__module__ == module.__name__)
+from . import mistakes
+from .answers import as_number, entries
+from .planted_damage import accuracy
 
-
-EDIT, REPAIR = functions(edit), functions(repair)
-STEERED = ("edit.steered_answers", "edit.steering_rate", "subspace.index_codes")
 GIVEN = 'the handout, "An edit in the stream"'
 
 
@@ -39,7 +22,7 @@ GIVEN = 'the handout, "An edit in the stream"'
 def calls_setting(generator):
     calls = []
     for B, T, D, k, positions in [(4, 6, 10, 3, [5]), (5, 7, 8, 2, [6, 2, 3])]:
-        basis = torch.linalg.qr(torch.randn(D, k, generator=generator)).Q.T.contiguous()
+        basis = random_basis(generator, D, k)
         calls.append(Call((torch.randn(B, T, D, generator=generator), basis,
                            2 * torch.randn(B, len(positions), k, generator=generator), positions)))
     return calls
@@ -48,7 +31,7 @@ def calls_setting(generator):
 def check_setting(number: int):
     def check(calls, outputs):
         args = calls[number].args
-        close(outputs[number], slips.right_setting(*args), 1e-3, slips.setting(*args), "x", GIVEN)
+        close(outputs[number], mistakes.right_setting(*args), 1e-3, mistakes.setting(*args), "x", GIVEN)
     return check
 
 
@@ -106,14 +89,14 @@ def check_codes(number: int):
         model, found_on, judged_on, basis, where, seed = args
         other = subspace.random_subspace(basis.shape[1], len(basis), seed)
         close(found["codes"], right_codes(args)[0], 1e-3,
-              lazily(slips.codes, (model, found_on, judged_on, basis, other, where)), "the codes", GIVEN)
+              lazily(mistakes.codes, (model, found_on, judged_on, basis, other, where)), "the codes", GIVEN)
     return check
 
 
-def within_one(found: object, wanted: float, B: int, mistakes, what: str) -> None:
+def within_one(found: object, wanted: float, B: int, known, what: str) -> None:
     """A rate, right within one prompt (a tie, by rounding), or `Wrong`."""
     if abs(as_number(found, what) - wanted) > 1.01 / B:
-        close(as_number(found, what), wanted, 1e-9, mistakes, what, GIVEN)
+        close(as_number(found, what), wanted, 1e-9, known, what, GIVEN)
 
 
 def check_rates(number: int):
@@ -123,17 +106,16 @@ def check_rates(number: int):
         model, found_on, judged_on, basis, where, seed = args
         (codes, before), own = right_codes(args), found["codes"]
         codes = own.float() if isinstance(own, Tensor) and own.shape == codes.shape and own.isfinite().all() else codes
-        logits = slips.given(model.load(), judged_on, basis, codes[judged_on.index], where)
-        after, B = slips.rate(logits, judged_on), len(judged_on.tokens)
-        mistakes = [(after, "it is that with the code given; before, nothing is changed"),
-                    (100 * before, "this is in percent; give a share, from 0 to 1")]
-        within_one(found["before"], before, B, mistakes, "the accuracy before")
+        logits = mistakes.given(model.load(), judged_on, basis, codes[judged_on.index], where)
+        after, B = mistakes.rate(logits, judged_on), len(judged_on.tokens)
+        known = [(after, "it is that with the code given; before, nothing is changed"),
+                 (100 * before, "this is in percent; give a share, from 0 to 1")]
+        within_one(found["before"], before, B, known, "the accuracy before")
         other = subspace.random_subspace(basis.shape[1], len(basis), seed)
         others = subspace.index_codes(model.load(), found_on, other, where)
-        mistakes = lazily(slips.logits, (model, judged_on, basis, codes, other, others, where))
-        close(found["logits"], logits, 1e-3, mistakes, "the logits", GIVEN)
-        mistakes = lazily(slips.rates, (model, judged_on, basis, codes, other, others, where))
-        within_one(found["after"], after, B, mistakes, "the accuracy after")
+        given = (model, judged_on, basis, codes, other, others, where)
+        close(found["logits"], logits, 1e-3, lazily(mistakes.logits, given), "the logits", GIVEN)
+        within_one(found["after"], after, B, lazily(mistakes.rates, given), "the accuracy after")
     return check
 
 
@@ -146,11 +128,11 @@ def check_control(*numbers: int):
             own, loaded = right_codes(args)[0], model.load()
             codes = subspace.index_codes(loaded, found_on, control, where)
             close(found["control codes"], codes, 1e-3,
-                  lazily(slips.codes, (model, found_on, judged_on, control, basis, where)), "the control's codes",
+                  lazily(mistakes.codes, (model, found_on, judged_on, control, basis, where)), "the control's codes",
                   GIVEN)
-            after = slips.rate(slips.given(loaded, judged_on, control, codes[judged_on.index], where), judged_on)
-            mistakes = lazily(slips.rates, (model, judged_on, control, codes, basis, own, where))
-            within_one(found["control after"], after, len(judged_on.tokens), mistakes, "the accuracy in the control")
+            after = mistakes.rate(mistakes.given(loaded, judged_on, control, codes[judged_on.index], where), judged_on)
+            known = lazily(mistakes.rates, (model, judged_on, control, codes, basis, own, where))
+            within_one(found["control after"], after, len(judged_on.tokens), known, "the accuracy in the control")
         first, second = (control_of(number, calls, outputs) for number in (0, 1))
         if subspace.principal_angles(first, second)[0] < 5:
             raise Wrong("two seeds gave the same control: draw it from torch.Generator().manual_seed(seed)")
@@ -160,28 +142,3 @@ def check_control(*numbers: int):
 def longer_lists(calls, outputs):
     check_codes(1)(calls, outputs)
     check_rates(1)(calls, outputs)
-
-
-EXERCISES = [
-    Exercise("6.1 setting coordinates", "set_coordinates", 2, calls_setting, [
-        Part("other positions stay", 0.5, elsewhere), Part("at one position", 0.75, check_setting(0)),
-        Part("at several", 0.75, check_setting(1))], "tinyheads", EDIT + REPAIR),
-    Exercise("6.2 the right code, given", "give_the_code", 4, calls_code, [
-        Part("codes", 1, check_codes(0)), Part("before and after", 1, check_rates(0)),
-        Part("the control", 1, check_control(0, 1)), Part("lists of 8, two dimensions", 1, longer_lists)],
-        "tinyheads", STEERED + REPAIR),
-    Exercise("6.3 the same head, other weights", "edit_weights", 5, calls_edit, [
-        Part("everything else stays", 1, others_stay), Part("the weights", 1.5, check_weights(0)),
-        Part("another model and head", 1, check_weights(1)), Part("the report", 1, check_report),
-        Part("a model built by hand, its damage undone", 0.5, planted_edit)], "tinyheads", EDIT + REPAIR),
-    Exercise("6.4 which M?", "fit", 4, calls_fit, [
-        Part("a matrix [k, k]", 0.5, shape_fit), Part("a turned channel, repaired", 1, check_repairs(0)),
-        Part("a weakened one", 0.5, check_repairs(1)), Part("no damage elsewhere", 0.5, harmless),
-        Part("held back", 0.75, check_held(2)), Part("on the bundled model", 0.75, check_held(3))],
-        "tinyheads", REPAIR),
-    Exercise("6.5 what it broke", "what_it_broke", 3, broken_calls, [
-        Part("a pair for each", 0.5, shape_broken), Part("accuracies", 1, check_accuracies(0)),
-        Part("perplexity", 1, check_perplexity(0)), Part("another model", 0.5, planted_broken)], "tinyheads", REPAIR),
-    Exercise("6.6 your judgement", "judgement", 2, lambda generator: [Call(())], [
-        Part("there, with your figures", 2, quoted)], "tinyheads"),
-]

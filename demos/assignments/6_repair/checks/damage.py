@@ -4,12 +4,15 @@ import re
 
 from torch import Tensor
 
-import slips_6 as slips
 import tinyheads as th
-from grading import Call, Model, TokenizerOf, Wrong, close, random_int
-from circuit_inputs import MODEL, heads_of_model, lazily, once, planted_prompts, some_prompts
-from inputs_6 import accuracy, as_number, damaged, edited, entries, planted_text, turned
+from grader.comparing import Wrong, close
+from grader.grading import Call, Model, TokenizerOf, lazily, once
+from grader.inputs import MODEL, heads_of_model, planted_prompts, random_int, some_prompts
 from tinyheads import repair
+
+from . import mistakes
+from .answers import as_number, entries
+from .planted_damage import accuracy, damaged, edited, planted_text, turned
 
 BROKEN = 'the handout, "What it broke"'
 WORDS = (150, 800)               # of a judgement: fewest, most
@@ -67,8 +70,8 @@ def check_accuracies(number: int):
         for name, pair in right_accuracies(args).items():
             for which, wanted in enumerate(pair):
                 if abs(found[name][which] - wanted) > 1.01 / len(tasks[name].tokens):
-                    mistakes = lazily(slips.accuracies, (model, other, tasks[name], which))
-                    close(found[name][which], wanted, 1e-6, mistakes,
+                    known = lazily(mistakes.accuracies, (model, other, tasks[name], which))
+                    close(found[name][which], wanted, 1e-6, known,
                           f"the accuracy {('before', 'after')[which]}, {name},", BROKEN)
     return check
 
@@ -79,9 +82,9 @@ def check_perplexity(number: int):
         found = pairs_of(outputs[number], calls[number])["perplexity"]
         for which, wanted in enumerate(right_perplexity(args)):
             if found[which] == float("inf"):
-                raise Wrong(f"the perplexity is infinite: is it the exp of the sum over all tokens? Take the mean first."
-                            f" See {BROKEN}")
-            close(found[which], wanted, 1e-3, lazily(slips.perplexities, (model, other, text, which)),
+                raise Wrong(f"the perplexity is infinite: is it the exp of the sum over all tokens? Take the mean "
+                            f"first. See {BROKEN}")
+            close(found[which], wanted, 1e-3, lazily(mistakes.perplexities, (model, other, text, which)),
                   f"the perplexity {('before', 'after')[which]}", BROKEN)
     return check
 

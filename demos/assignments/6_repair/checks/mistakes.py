@@ -5,8 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import tinyheads as th
-from inputs_6 import accuracy
+from grader.inputs import by_place
 from tinyheads import edit, subspace
+
+from .planted_damage import accuracy
 
 
 # --- 6.1 ------------------------------------------------------------------------------------------------
@@ -46,10 +48,6 @@ def setting(x: Tensor, basis: Tensor, new: Tensor, positions: list[int]) -> list
 
 
 # --- 6.2 ------------------------------------------------------------------------------------------------
-
-
-def by_place(rows: Tensor, prompts) -> Tensor:
-    return subspace.mean_by_index(rows, prompts.index, prompts.positions.shape[1])
 
 
 def codes(model, found_on, judged_on, basis, other, where) -> list:

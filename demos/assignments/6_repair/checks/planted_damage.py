@@ -1,4 +1,4 @@
-"""What assignment 6 asks about beyond circuit_inputs.py: damaged models, and what is measured on them."""
+"""Planted models whose inhibition head was damaged by a known matrix, and what is measured on them."""
 
 import copy
 
@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 import tinyheads as th
-from circuit_inputs import planted, planted_prompts
-from comparing import Wrong
-from grading import planted_module
+from grader.inputs import planted, planted_module, planted_prompts
 from tinyheads import edit
 
 
@@ -66,26 +64,3 @@ def divergence(model: th.GPT2, other: th.GPT2, tokens: Tensor) -> float:
     """The mean KL divergence from one model's next tokens to another's, everywhere in a text [B, T]."""
     p, q = (each(tokens).log_softmax(-1) for each in (model, other))                # [B, T, V]
     return (p.exp() * (p - q)).sum(-1).mean().item()
-
-
-# --- what is handed back ----------------------------------------------------------------------------------
-
-
-def entries(output: object, names: tuple, what: str = "the result") -> dict:
-    """A dict with these keys, in this order, or `Wrong`."""
-    if not isinstance(output, dict):
-        raise Wrong(f"{what} should be a dict with the keys {', '.join(map(repr, names))}")
-    odd = [f"{name!r} is missing" for name in names if name not in output]
-    odd += [f"{name!r} is not asked for" for name in output if name not in names]
-    if odd:
-        raise Wrong(f"{what} should have the keys {', '.join(map(repr, names))}: {'; '.join(odd[:3])}")
-    return {name: output[name] for name in names}
-
-
-def as_number(value: object, what: str) -> float:
-    """A number, or a tensor of one, or `Wrong`."""
-    if isinstance(value, Tensor) and value.numel() == 1:
-        value = value.item()
-    if type(value) not in (int, float):
-        raise Wrong(f"{what} should be a number, not {str(value)[:60]}")
-    return float(value)

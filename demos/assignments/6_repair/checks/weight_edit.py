@@ -5,12 +5,16 @@ import copy
 import torch
 from torch import Tensor
 
-import slips_6 as slips
 import tinyheads as th
-from grading import Call, Model, Wrong, close, random_int, random_model, same, same_shape
-from circuit_inputs import MODEL, found_subspace, heads_of_model, loaded, once, planted_prompts, some_prompts
-from inputs_6 import accuracy, as_number, damaged, divergence, edited, planted_text, turned
+from grader.comparing import Wrong, close, same, same_shape
+from grader.grading import Call, Model, loaded, once
+from grader.inputs import (MODEL, found_subspace, heads_of_model, planted_prompts, random_int, random_model,
+                           some_prompts)
 from tinyheads import edit, subspace
+
+from . import mistakes
+from .answers import as_number
+from .planted_damage import accuracy, damaged, divergence, edited, planted_text, turned
 
 WEIGHTS = 'the handout, "The same in the weights"'
 FITTING = 'the handout, "Which M?"'
@@ -77,7 +81,7 @@ def check_c_proj(call: Call, after: Tensor) -> None:
     model = model.load()
     before = model.get_parameter(weight_name(head))
     right = edited(model, head, basis, M).get_parameter(weight_name(head))
-    close(after, right, 1e-4, slips.weights(before, head, model.config.d_head, basis, M), weight_name(head),
+    close(after, right, 1e-4, mistakes.weights(before, head, model.config.d_head, basis, M), weight_name(head),
           WEIGHTS)
 
 
@@ -99,14 +103,14 @@ def check_report(calls, outputs):
         before, K = model.get_parameter(weight_name(head)), model.config.d_head
         W_O = before[head.head * K:(head.head + 1) * K]                             # [K, D]
         change = W_O @ basis.T @ (M - torch.eye(len(M))) @ basis                    # [K, D]
-        mistakes = slips.report_of(W_O, before, change, M)
+        known = mistakes.report_of(W_O, before, change, M)
         rank = int((torch.linalg.svdvals(M - torch.eye(len(M))) > 1e-5).sum())
-        close(report.rank, rank, 0, mistakes["rank"], "the rank", WEIGHTS)
+        close(report.rank, rank, 0, known["rank"], "the rank", WEIGHTS)
         close(as_number(report.relative_norm, "the relative norm"), (change.norm() / W_O.norm()).item(), 1e-3,
-              mistakes["relative_norm"], "the relative norm", WEIGHTS)
+              known["relative_norm"], "the relative norm", WEIGHTS)
         factors = report.factors if isinstance(report.factors, Tensor) else torch.tensor(
             [as_number(each, "a factor") for each in report.factors])
-        close(factors, torch.linalg.svdvals(M), 1e-3, mistakes["factors"], "the factors", WEIGHTS)
+        close(factors, torch.linalg.svdvals(M), 1e-3, known["factors"], "the factors", WEIGHTS)
 
 
 def planted_edit(calls, outputs):
@@ -137,7 +141,7 @@ def calls_fit(generator):
     model, where, found_on = th.load(MODEL), f"L{mover.layer}.attn", some_prompts(generator, 60, 6, th.ordinal_recall)
     basis = found_subspace(model, found_on, writers, 2)
     codes, train = subspace.index_codes(model, found_on, basis, where), some_prompts(generator, 50, 6)
-    c, _ = slips.coordinates_at(model, train, writers[0], basis, where)             # [B, k]
+    c, _ = mistakes.coordinates_at(model, train, writers[0], basis, where)             # [B, k]
     hold = 0.3 * c.pow(2).mean().item()                                             # enough to show
     return [*calls, Call((Model(MODEL), writers[0], basis, codes, train, where, hold))]
 
@@ -171,20 +175,20 @@ def check_fit(M: Tensor, call: Call, what: str) -> None:
     right = right_fit(call.args)
     if same(M, right, 1e-2):
         return
-    for wrong, message in slips.fits(*loaded(call.args)):
+    for wrong, message in mistakes.fits(*loaded(call.args)):
         if same(M, wrong, 1e-2):
             raise Wrong(f"{what}: {message}. See {FITTING}")
     model, head, basis, codes, train, where, hold = loaded(call.args)
-    c, stream = slips.coordinates_at(model, train, head, basis, where)
-    found, least = (slips.quantity(each, c, stream, codes[train.index], hold) for each in (M, right))
+    c, stream = mistakes.coordinates_at(model, train, head, basis, where)
+    found, least = (mistakes.quantity(each, c, stream, codes[train.index], hold) for each in (M, right))
     raise Wrong(f"{what}: what should be least (with hold = {hold:.3g}) is {found:.4g}; it can be {least:.4g}. Is it a "
                 f"descent stopped too early, or another quantity? See {FITTING}")
 
 
 @once
 def right_fit(model, head, basis, codes, train, where, hold):
-    c, stream = slips.coordinates_at(model, train, head, basis, where)
-    return slips.best(c, stream, codes[train.index], hold)
+    c, stream = mistakes.coordinates_at(model, train, head, basis, where)
+    return mistakes.best(c, stream, codes[train.index], hold)
 
 
 def check_repairs(number: int):
@@ -199,8 +203,8 @@ def check_repairs(number: int):
         found = accuracy(edited(model, head, basis, M), prompts)
         if found >= enough:
             return
-        told = (f"the damaged model answers {broken:.0%} of unseen prompts rightly, with your M {found:.0%}, and it was "
-                f"{intact:.0%} before the damage")
+        told = (f"the damaged model answers {broken:.0%} of unseen prompts rightly, with your M {found:.0%}, and it "
+                f"was {intact:.0%} before the damage")
         for other, message in [(M.T, "M is transposed (its transpose repairs it): c is a row, and becomes c @ M"),
                                (M + torch.eye(len(M)), "this is M - 1 (with the identity added it repairs it)"),
                                (torch.linalg.pinv(M), "this is the inverse: it does the damage once more")]:
