@@ -5,12 +5,12 @@ Axes: B prompt, T position, D d_model, K d_head, N item of the list, k dimension
 While you are graded the library's functions that an exercise is about raise an error; docstrings name what is open.
 """
 
-import copy  # noqa: F401  (6.3)
+import copy
 
 import torch
 
 import tinyheads as th
-from tinyheads import causal, edit, subspace  # noqa: F401
+from tinyheads import causal, edit, subspace
 
 torch.set_grad_enabled(False)                                # 6.4 by gradient descent: with torch.enable_grad(): ...
 

@@ -203,8 +203,3 @@ def check_rank(*numbers: int):
             close(outputs[number], causal.rank_correlation(x, y), 1e-3, mistakes.rank_mistakes(x, y),
                   "the rank correlation", SEE + '"Predicted and measured"')
     return check
-
-
-def another_length(calls, outputs):
-    check_look(1, "on_mentions on_answer")(calls, outputs)
-    planted_look(calls, outputs)

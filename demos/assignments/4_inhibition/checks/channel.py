@@ -128,8 +128,3 @@ def check_cost(number: int):
         close(after, mistakes.without(model, tested_on, reader, chosen), 1e-3, lazily(mistakes.after_mistakes, cost),
               "after", SEE + "exercise 7")
     return check
-
-
-def planted_channel(calls, outputs):
-    check_chosen(1)(calls, outputs)
-    check_cost(1)(calls, outputs)

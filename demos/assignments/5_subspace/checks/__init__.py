@@ -6,25 +6,23 @@ give. Tolerances: values 1e-3 of the largest, angles 0.1 degrees, rates one prom
 the checks are made of.
 """
 
-from grader.grading import Exercise, Part, functions
+from grader.grading import Exercise, Part, all_of, functions
 from tinyheads import edit, subspace
 
 from .steering import (calls_draw, calls_test, calls_traverse, check_attention, check_codes, check_control,
-                       check_drawn, check_owners, check_picture, check_rate, planted_test, planted_traverse,
-                       shape_traverse, smaller_lists)
+                       check_drawn, check_owners, check_picture, check_rate, shape_traverse)
 from .subspaces import (calls_angles, calls_components, calls_setting, calls_write, check_angles, check_components,
                         check_setting, check_write, elsewhere, orthonormal, planted_components, shape_write)
 
 SEEN = "at_end.seen_at_end"                            # with it, what is written at END is one call
 OPEN_IN_5_5 = ("subspace.coordinates", "subspace.check_basis", "edit.set_coordinates", "edit.at_positions")
-OPEN_IN_5_6 = (*OPEN_IN_5_5, "subspace.mean_by_index", "subspace.stream_at_end", SEEN)
-OPEN_IN_5_7 = (*OPEN_IN_5_6, "edit.traverse", "edit.visit", "subspace.index_codes")
+OPEN_IN_5_6 = (*OPEN_IN_5_5, "subspace.mean_by_index", "subspace.stream_at_end")
+OPEN_IN_5_7 = (*OPEN_IN_5_6, "subspace.index_codes", "edit.traverse", "edit.visit")
+
 ALL = (*functions(subspace, edit), SEEN)
-
-
-def all_but(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for name in ALL if name not in names)
-
+IN_5_5 = (*functions(subspace, edit, but=OPEN_IN_5_5), SEEN)
+IN_5_6 = functions(subspace, edit, but=OPEN_IN_5_6)
+IN_5_7 = (*functions(subspace, edit, but=OPEN_IN_5_7), "plots.draw_regions")
 
 EXERCISES = [
     Exercise("5.1 what is written, by place", "mean_write", 3, calls_write, [
@@ -43,13 +41,15 @@ EXERCISES = [
         Part("at another position", 1, check_setting(1))], "tinyheads", ALL),
     Exercise("5.5 walking through it", "traverse", 3, calls_traverse, [
         Part("shapes", 0.5, shape_traverse), Part("attention", 1, check_attention(0, 1)),
-        Part("owners", 0.5, check_owners(0, 1)), Part("a model built by hand", 1, planted_traverse)],
-        "tinyheads", all_but(OPEN_IN_5_5)),
+        Part("owners", 0.5, check_owners(0, 1)), Part("a model built by hand", 1, all_of(check_attention(2), check_owners(2)))],
+        "tinyheads", IN_5_5),
     Exercise("5.6 the test", "random_index_test", 4, calls_test, [
         Part("codes", 1, check_codes(0)), Part("the rate", 1, check_rate(0)),
-        Part("the control", 1, check_control(0)), Part("lists of 6, two dimensions", 0.5, smaller_lists),
-        Part("a model built by hand", 0.5, planted_test)], "tinyheads", all_but(OPEN_IN_5_6)),
+        Part("the control", 1, check_control(0)),
+        Part("lists of 6, two dimensions", 0.5, all_of(check_codes(1), check_rate(1))),
+        Part("a model built by hand", 0.5, all_of(check_codes(2), check_rate(2), check_control(2)))],
+        "tinyheads", IN_5_6),
     Exercise("5.7 drawing it", "draw_regions", 2, calls_draw, [
         Part("the data", 1, check_drawn), Part("the figure", 1, check_picture)],
-        "tinyheads", (*all_but(OPEN_IN_5_7), "plots.draw_regions")),
+        "tinyheads", IN_5_7),
 ]

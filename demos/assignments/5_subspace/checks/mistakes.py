@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 import tinyheads as th
+from grader.codes import candidates_with, code_mistakes, logits_with, put
 from grader.inputs import by_place
 from tinyheads import edit, subspace
 
@@ -97,12 +98,6 @@ def angles(first: Tensor, second: Tensor) -> list:
 # --- 5.4 ------------------------------------------------------------------------------------------------
 
 
-def put(x: Tensor, position, value: Tensor) -> Tensor:
-    x = x.clone()
-    x[:, position] = value
-    return x
-
-
 def setting(x: Tensor, basis: Tensor, values: Tensor, position: int) -> list:
     here = x[:, position]                                                           # [B, D]
     every = x + (values[:, None] - x @ basis.T) @ basis
@@ -179,16 +174,9 @@ def traversal(model, prompts, basis, points, where, reader) -> list:
         (lambda: B * attention_at(*args), "you summed over the prompts; take their mean")]
 
 
-def answers(model, prompts, basis, values, where) -> Tensor:
-    """The model's logits at END, once its coordinates are set: [B, V]."""
-    stream = th.Stream(edits=[th.Edit(where, edit.set_coordinates(basis, values, prompts.end), of="stream")])
-    return model(prompts.tokens, stream)[:, prompts.end]
-
-
 def rate(model, prompts, basis, values, where, hit) -> float:
     """How often hit(logits among the candidates [B, N]) is true once END's coordinates are `values`."""
-    logits = answers(model, prompts, basis, values, where)
-    return hit(logits.gather(1, prompts.candidates)).double().mean().item()
+    return hit(candidates_with(model, prompts, basis, values, where)).double().mean().item()
 
 
 def rates(model, found_on, tested_on, basis, control, where, target) -> list:
@@ -207,7 +195,7 @@ def rates(model, found_on, tested_on, basis, control, where, target) -> list:
          "the codes were found on the prompts that they are tested on"),
         (lambda: rate(model, tested_on, basis, codes[target], where, lambda among: among.softmax(1).amax(1) > 0.5),
          "you counted how sure the model is; count how often it answers with the item at the target"),
-        (lambda: (answers(model, tested_on, basis, codes[target], where).argmax(1) == target).double().mean().item(),
+        (lambda: (logits_with(model, tested_on, basis, codes[target], where).argmax(1) == target).double().mean().item(),
          "a token id (argmax over the vocabulary) was compared with a place: take the argmax over the candidates"),
         (lambda: hit(model(tested_on.tokens)[:, tested_on.end].gather(1, tested_on.candidates)).double().mean().item(),
          "the run was without an edit"),
@@ -218,24 +206,6 @@ def rates(model, found_on, tested_on, basis, control, where, target) -> list:
          "this is a number of prompts; give their share, from 0 to 1")]
 
 
-def codes(model, found_on, tested_on, basis, control, where) -> list:
-    at_end = subspace.coordinates(subspace.stream_at_end(model, found_on, where), basis)
-    N = found_on.positions.shape[1]
-    ends = []
-    look = th.Edit(where, lambda x: ends.append(x[:, found_on.end - 1]) or x, of="stream")
-    model(found_on.tokens, th.Stream(edits=[look]))
-    read = []
-    look = th.Edit(where, lambda x: read.append(x[:, found_on.end]) or x, of="reads")
-    model(found_on.tokens, th.Stream(edits=[look]))
-    return [
-        (lambda: subspace.index_codes(model, tested_on, basis, where),
-         "they are found on tested_on: fit on found_on, test on tested_on"),
-        (lambda: subspace.index_codes(model, found_on, control, where),
-         "these are the codes in the other subspace; each has its own, found in the same way"),
-        (lambda: by_place(ends[0] @ basis.T, found_on), "they are of the position before END (off by one)"),
-        (lambda: by_place(read[0] @ basis.T, found_on),
-         "they are of the read, behind the LayerNorm; take the stream before it: of=\"stream\""),
-        (lambda: at_end.mean(0).expand(N, -1),
-         "all rows are alike: average over the prompts of each place, not over all"),
-        (lambda: by_place(at_end, found_on) - by_place(at_end, found_on).mean(0),
-         "the mean of the codes was taken out; coordinates that are set must be those that occur")]
+def codes(model, found_on, tested_on, basis, other, where) -> list:
+    return code_mistakes(model, found_on, tested_on, basis, other, where,
+                         "they are found on tested_on: fit on found_on, test on tested_on")

@@ -9,8 +9,8 @@ from torch import Tensor
 
 import tinyheads as th
 from grader.comparing import Wrong, close, same_shape
-from grader.grading import Call, Model, lazily, once
-from grader.inputs import (MODEL, found_subspace, heads_of_model, planted, planted_prompts, random_int, some_prompts)
+from grader.grading import Call, Model, all_of, lazily, once
+from grader.inputs import MODEL, found_subspace, heads_of_model, planted, planted_prompts, random_int, some_prompts
 from tinyheads import subspace
 
 from . import mistakes
@@ -61,14 +61,19 @@ def check_attention(*numbers: int):
     return check
 
 
+def must_be_places(owners: Tensor, N: int) -> None:
+    """Raise `Wrong` unless all are places in a list of N."""
+    if owners.is_floating_point() or owners.min() < 0 or owners.max() >= N:
+        raise Wrong(f"the owners should be places in the list, whole numbers from 0 to {N - 1}")
+
+
 def check_owners(*numbers: int):
     def check(calls, outputs):
         for number in numbers:
             attention, owners = several(outputs[number], ("attention", "owners"))
             same_shape(owners, [len(calls[number].args[3])], "point", "the owners")
             N = calls[number].args[1].positions.shape[1]
-            if owners.is_floating_point() or owners.min() < 0 or owners.max() >= N:
-                raise Wrong(f"the owners should be places in the list, whole numbers from 0 to {N - 1}")
+            must_be_places(owners, N)
             wanted = right_attention(calls[number].args)                            # [G, N]
             given = wanted.gather(1, owners.long()[:, None])[:, 0]
             if (wanted.amax(1) - given).max() > 1e-4:
@@ -82,11 +87,6 @@ def shape_traverse(calls, outputs):
         attention, owners = several(output, ("attention", "owners"))
         same_shape(attention, [len(call.args[3]), call.args[1].positions.shape[1]], "point item", "the attention")
         same_shape(owners, [len(call.args[3])], "point", "the owners")
-
-
-def planted_traverse(calls, outputs):
-    check_attention(2)(calls, outputs)
-    check_owners(2)(calls, outputs)
 
 
 # --- 5.6 the test ---------------------------------------------------------------------------------------------------
@@ -151,21 +151,7 @@ def check_rate(number: int, of: str = "rate"):
 
 
 def check_control(number: int):
-    def check(calls, outputs):
-        check_codes(number, "control_codes")(calls, outputs)
-        check_rate(number, "control_rate")(calls, outputs)
-    return check
-
-
-def planted_test(calls, outputs):
-    check_codes(2)(calls, outputs)
-    check_rate(2)(calls, outputs)
-    check_control(2)(calls, outputs)
-
-
-def smaller_lists(calls, outputs):
-    check_codes(1)(calls, outputs)
-    check_rate(1)(calls, outputs)
+    return all_of(check_codes(number, "control_codes"), check_rate(number, "control_rate"))
 
 
 # --- 5.7 drawing it ---------------------------------------------------------------------------------------------------
@@ -217,8 +203,7 @@ def check_drawn(calls, outputs):
                                     "further coordinates are 0; they should be at the codes' mean")],
               "the points", see)
         same_shape(owners, [steps * steps], "point", "the owners")
-        if owners.is_floating_point() or owners.min() < 0 or owners.max() >= wanted.shape[1]:
-            raise Wrong(f"the owners should be places in the list, whole numbers from 0 to {wanted.shape[1] - 1}")
+        must_be_places(owners, wanted.shape[1])
         if (wanted.amax(1) - wanted.gather(1, owners.long()[:, None])[:, 0]).max() > 1e-3:
             close(owners, wanted.argmax(1), 0, [], "the owners", see)
 

@@ -6,7 +6,7 @@ from torch import Tensor
 import tinyheads as th
 from grader.comparing import Wrong, close, same_shape
 from grader.grading import Call, Model, lazily, once
-from grader.inputs import (MODEL, by_place, heads_of_model, planted, planted_prompts, random_basis, some_prompts)
+from grader.inputs import MODEL, by_place, heads_of_model, planted, planted_prompts, random_basis, some_prompts
 from tinyheads import edit, subspace
 
 from . import mistakes

@@ -6,12 +6,11 @@ whatever model is bundled; no gain is expected of it. codes.py has 6.1 and 6.2, 
 prompt. ../../grader/grading.py says what the checks are made of.
 """
 
-from grader.grading import Call, Exercise, Part, functions
+from grader.grading import Call, Exercise, Part, all_of, functions
 from tinyheads import edit, repair
 
-from .codes import (calls_code, calls_setting, check_codes, check_control, check_rates, check_setting, elsewhere,
-                    longer_lists)
-from .damage import broken_calls, check_accuracies, check_perplexity, planted_broken, quoted, shape_broken
+from .codes import calls_code, calls_setting, check_codes, check_control, check_rates, check_setting, elsewhere
+from .damage import broken_calls, check_accuracies, check_perplexity, quoted, shape_broken
 from .weight_edit import (calls_edit, calls_fit, check_held, check_repairs, check_report, check_weights, harmless,
                           others_stay, planted_edit, shape_fit)
 
@@ -24,7 +23,8 @@ EXERCISES = [
         Part("at several", 0.75, check_setting(1))], "tinyheads", EDIT + REPAIR),
     Exercise("6.2 the right code, given", "give_the_code", 4, calls_code, [
         Part("codes", 1, check_codes(0)), Part("before and after", 1, check_rates(0)),
-        Part("the control", 1, check_control(0, 1)), Part("lists of 8, two dimensions", 1, longer_lists)],
+        Part("the control", 1, check_control(0, 1)),
+        Part("lists of 8, two dimensions", 1, all_of(check_codes(1), check_rates(1)))],
         "tinyheads", STEERED + REPAIR),
     Exercise("6.3 the same head, other weights", "edit_weights", 5, calls_edit, [
         Part("everything else stays", 1, others_stay), Part("the weights", 1.5, check_weights(0)),
@@ -37,7 +37,8 @@ EXERCISES = [
         "tinyheads", REPAIR),
     Exercise("6.5 what it broke", "what_it_broke", 3, broken_calls, [
         Part("a pair for each", 0.5, shape_broken), Part("accuracies", 1, check_accuracies(0)),
-        Part("perplexity", 1, check_perplexity(0)), Part("another model", 0.5, planted_broken)], "tinyheads", REPAIR),
+        Part("perplexity", 1, check_perplexity(0)),
+        Part("another model", 0.5, all_of(check_accuracies(1), check_perplexity(1)))], "tinyheads", REPAIR),
     Exercise("6.6 your judgement", "judgement", 2, lambda generator: [Call(())], [
         Part("there, with your figures", 2, quoted)], "tinyheads"),
 ]

@@ -5,6 +5,7 @@ from torch import Tensor
 
 import tinyheads as th
 from grader.comparing import Wrong, close, same_shape
+from grader.codes import candidates_with
 from grader.grading import Call, Model, lazily, once
 from grader.inputs import MODEL, found_subspace, heads_of_model, random_basis, random_int, some_prompts
 from tinyheads import subspace
@@ -106,7 +107,7 @@ def check_rates(number: int):
         model, found_on, judged_on, basis, where, seed = args
         (codes, before), own = right_codes(args), found["codes"]
         codes = own.float() if isinstance(own, Tensor) and own.shape == codes.shape and own.isfinite().all() else codes
-        logits = mistakes.given(model.load(), judged_on, basis, codes[judged_on.index], where)
+        logits = candidates_with(model.load(), judged_on, basis, codes[judged_on.index], where)
         after, B = mistakes.rate(logits, judged_on), len(judged_on.tokens)
         known = [(after, "it is that with the code given; before, nothing is changed"),
                  (100 * before, "this is in percent; give a share, from 0 to 1")]
@@ -130,15 +131,10 @@ def check_control(*numbers: int):
             close(found["control codes"], codes, 1e-3,
                   lazily(mistakes.codes, (model, found_on, judged_on, control, basis, where)), "the control's codes",
                   GIVEN)
-            after = mistakes.rate(mistakes.given(loaded, judged_on, control, codes[judged_on.index], where), judged_on)
+            after = mistakes.rate(candidates_with(loaded, judged_on, control, codes[judged_on.index], where), judged_on)
             known = lazily(mistakes.rates, (model, judged_on, control, codes, basis, own, where))
             within_one(found["control after"], after, len(judged_on.tokens), known, "the accuracy in the control")
         first, second = (control_of(number, calls, outputs) for number in (0, 1))
         if subspace.principal_angles(first, second)[0] < 5:
             raise Wrong("two seeds gave the same control: draw it from torch.Generator().manual_seed(seed)")
     return check
-
-
-def longer_lists(calls, outputs):
-    check_codes(1)(calls, outputs)
-    check_rates(1)(calls, outputs)

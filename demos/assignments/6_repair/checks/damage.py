@@ -89,11 +89,6 @@ def check_perplexity(number: int):
     return check
 
 
-def planted_broken(calls, outputs):
-    check_accuracies(1)(calls, outputs)
-    check_perplexity(1)(calls, outputs)
-
-
 # --- 6.6 the judgement ---------------------------------------------------------------------------------------
 
 

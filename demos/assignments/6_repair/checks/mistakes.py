@@ -5,19 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import tinyheads as th
-from grader.inputs import by_place
+from grader.codes import candidates_with, code_mistakes, put
 from tinyheads import edit, subspace
 
 from .planted_damage import accuracy
 
 
 # --- 6.1 ------------------------------------------------------------------------------------------------
-
-
-def put(x: Tensor, positions: list[int], value: Tensor) -> Tensor:
-    x = x.clone()
-    x[:, positions] = value
-    return x
 
 
 def right_setting(x: Tensor, basis: Tensor, new: Tensor, positions: list[int]) -> Tensor:
@@ -51,33 +45,9 @@ def setting(x: Tensor, basis: Tensor, new: Tensor, positions: list[int]) -> list
 
 
 def codes(model, found_on, judged_on, basis, other, where) -> list:
-    at_end = subspace.stream_at_end(model, found_on, where) @ basis.T               # [B, k]
-    before, read = [], []
-    edits = [th.Edit(where, lambda x: before.append(x[:, found_on.end - 1]) or x, of="stream"),
-             th.Edit(where, lambda x: read.append(x[:, found_on.end]) or x, of="reads")]
-    with torch.no_grad():
-        model(found_on.tokens, th.Stream(edits=edits))
-    right = by_place(at_end, found_on)
-    return [
-        (lambda: subspace.index_codes(model, judged_on, basis, where),
-         "they are found on judged_on: find on found_on, judge on judged_on, or you grade your own memory"),
-        (lambda: subspace.index_codes(model, found_on, other, where),
-         "these are the codes in the other subspace; each has its own, found in the same way"),
-        (by_place(before[0] @ basis.T, found_on), "they are of the position before END (off by one)"),
-        (by_place(read[0] @ basis.T, found_on),
-         "they are of the read, behind the LayerNorm; take the stream before it: of=\"stream\""),
-        (at_end.mean(0).expand(len(right), -1),
-         "all rows are alike: average over the prompts of each place, not over all"),
-        (right - right.mean(0),
-         "the mean of the codes was taken out; coordinates that are set must be those that occur")]
-
-
-@torch.no_grad()
-def given(model, prompts, basis, values, where, of="stream", positions=None, change=edit.set_coordinates) -> Tensor:
-    """The candidates' logits at END [B, N] with its coordinates set to values [B, k], or something done differently."""
-    function = change(basis, values, prompts.end if positions is None else positions)
-    logits = model(prompts.tokens, th.Stream(edits=[th.Edit(where, function, of=of)]))
-    return logits[:, prompts.end].gather(1, prompts.candidates)
+    return code_mistakes(model, found_on, judged_on, basis, other, where,
+                         "they are found on judged_on: find on found_on, judge on judged_on, or you grade your own "
+                         "memory")
 
 
 def rate(logits: Tensor, prompts) -> float:
@@ -90,21 +60,21 @@ def logits(model, judged_on, basis, own, other, others, where) -> list:
     args, values = (model, judged_on, basis), own[index]
     T = judged_on.tokens.shape[1]
     return [
-        (lambda: given(*args, values, where, change=lambda *rest: lambda x: x),
+        (lambda: candidates_with(*args, values, where, change=lambda *rest: lambda x: x),
          "they are those of the untouched model: was the edit in the run?"),
-        (lambda: given(*args, values, where, positions=list(range(T))),
+        (lambda: candidates_with(*args, values, where, positions=list(range(T))),
          "the coordinates were set at all positions; set them at END alone"),
-        (lambda: given(*args, values, where, positions=judged_on.end - 1),
+        (lambda: candidates_with(*args, values, where, positions=judged_on.end - 1),
          "the coordinates were set at the position before END (off by one)"),
-        (lambda: given(*args, values, where, of="reads"),
+        (lambda: candidates_with(*args, values, where, of="reads"),
          "the read was changed (behind its LayerNorm); change the stream: of=\"stream\""),
-        (lambda: given(*args, values, where, change=edit.add_coordinates),
+        (lambda: candidates_with(*args, values, where, change=edit.add_coordinates),
          "the codes were added to the coordinates; set the coordinates to them"),
-        (lambda: given(model, judged_on, other, others[index], where), "they are those of the other subspace"),
-        (lambda: given(*args, others[index], where),
+        (lambda: candidates_with(model, judged_on, other, others[index], where), "they are those of the other subspace"),
+        (lambda: candidates_with(*args, others[index], where),
          "the other subspace's codes were set; each subspace has its own"),
-        (lambda: given(*args, own[(index + 1) % len(own)], where), "END got the code of the place behind (off by one)"),
-        (lambda: given(*args, subspace.index_codes(model, judged_on, basis, where)[index], where),
+        (lambda: candidates_with(*args, own[(index + 1) % len(own)], where), "END got the code of the place behind (off by one)"),
+        (lambda: candidates_with(*args, subspace.index_codes(model, judged_on, basis, where)[index], where),
          "the codes were found on judged_on; find them on found_on")]
 
 
@@ -113,7 +83,7 @@ def rates(model, judged_on, *others) -> list:
     made = [(lambda wrong=wrong: rate(wrong(), judged_on), message)
             for wrong, message in logits(model, judged_on, *others)]
     basis, own, where = others[0], others[1], others[-1]
-    right = lambda: rate(given(model, judged_on, basis, own[judged_on.index], where), judged_on)
+    right = lambda: rate(candidates_with(model, judged_on, basis, own[judged_on.index], where), judged_on)
     return [*made, (lambda: 100 * right(), "this is in percent; give a share, from 0 to 1"),
             (lambda: len(judged_on.index) * right(), "this is a number of prompts; give their share, from 0 to 1")]
 
