@@ -44,19 +44,19 @@ def submissions_in(path: Path, one: bool) -> list[Submission]:
         return [Submission(path.name, path)]
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: there is no such file or folder")
-    found = []
+    submissions = []
     for each in [path] if one else sorted(path.iterdir()):
         if each.is_file() and each.suffix == ".py":
-            found.append(Submission(each.stem, each))
+            submissions.append(Submission(each.stem, each))
         elif each.is_dir() and not each.name.startswith((".", "__")):
             if submission := in_folder(each):
-                found.append(submission)
+                submissions.append(submission)
             else:
                 n = len(list(each.glob("*.py")))
                 print(f"{each}: left out, for it has {n} .py files and none is called submission.py", file=sys.stderr)
-    if not found:
+    if not submissions:
         raise FileNotFoundError(f"{path}: no submission in it; one .py file, or the main one called submission.py")
-    return found
+    return submissions
 
 
 def table(marks: Marks) -> str:

@@ -2,8 +2,8 @@
 
 import torch
 from mistake import Mistake, slip
-from reference_4 import (channel, inhibition_scores, measured_preference, pick_heads, preference, rank_correlation,
-                         remove, where_heads_look)
+from reference_4 import (channel, inhibition_scores, measured_preference, pick_heads, preference, remove,
+                         where_heads_look)
 
 import tinyheads as th
 from tinyheads import causal

@@ -12,7 +12,9 @@ import torch
 from grader import values
 from grader.checkout import ASSIGNMENTS
 from grader.comparing import Wrong, close, same_shape
-from grader.grading import Exercise, Part
+from grader.grading import Exercise, Part, functions
+
+from tinyheads import subspace
 
 # --- values and comparing -----------------------------------------------------------------------------
 
@@ -86,6 +88,14 @@ def test_a_mistake_that_makes_no_difference_is_not_named():
 def test_points_must_add_up():
     with pytest.raises(ValueError, match="its parts have 2 points, not 3"):
         Exercise("0", "f", 3, lambda generator: [], [Part("a", 2, lambda calls, outputs: None)])
+
+
+def test_a_fence_names_a_modules_own_functions_but_those_left_open():
+    closed = functions(subspace, but=("subspace.coordinates",))
+    assert "subspace.span" in closed and "subspace.coordinates" not in closed
+    assert "subspace.seen_at_end" not in closed and "subspace.SubspaceError" not in closed  # another's; no function
+    with pytest.raises(ValueError, match="no_such"):
+        functions(subspace, but=("subspace.no_such",))
 
 
 # --- the command --------------------------------------------------------------------------------------

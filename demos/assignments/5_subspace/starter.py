@@ -144,9 +144,9 @@ def main():
     where = f"L{mover.layer}.attn"
     print("mover:", mover, " heads that look at the mentions most:", *inhibition, " edits before:", where)
 
-    found = [th.laundry_list(tokenizer, 600, N, seed=seed) for seed in (2, 3)]
+    samples = [th.laundry_list(tokenizer, 600, N, seed=seed) for seed in (2, 3)]
     tested = th.laundry_list(tokenizer, 400, N, seed=4)
-    means = [mean_write(model, prompts, inhibition) for prompts in found]
+    means = [mean_write(model, prompts, inhibition) for prompts in samples]
     print("singular values of the means:",
           *(f"{value:.2f}" for value in torch.linalg.svdvals(means[0] - means[0].mean(0)).tolist()))
     basis = principal_components(means[0], 3)
@@ -158,10 +158,10 @@ def main():
     target = torch.randint(N, (400,), generator=torch.Generator().manual_seed(6))
     for k in (1, 2, 3, 4):
         space, control = principal_components(means[0], k), subspace.random_subspace(model.config.n_embd, k, seed=7)
-        _, rate, _, control_rate = random_index_test(model, found[0], tested, space, control, where, target)
+        _, rate, _, control_rate = random_index_test(model, samples[0], tested, space, control, where, target)
         print(f"random index, k = {k}: {rate:.2f}, random subspace {control_rate:.2f}, chance {1 / N:.2f}")
     few = th.laundry_list(tokenizer, 8, N, seed=8)
-    draw_regions(model, found[0], few, basis, where, mover, 25, "regions.png")
+    draw_regions(model, samples[0], few, basis, where, mover, 25, "regions.png")
     print("regions.png")
 
 

@@ -154,7 +154,7 @@ def circuit(model, tokenizer):
 def main():
     model, tokenizer = th.load("tiny"), th.load_tokenizer("tiny")
     writers, mover = circuit(model, tokenizer)
-    where, found = f"L{mover.layer}.attn", {}
+    where, results = f"L{mover.layer}.attn", {}
     print("mover:", mover, "  heads that look at the mentions most:", *writers, "  edits before:", where)
     print("\nthe right code, given (6.2):  items  before  after  random subspace")
     for N in (3, 5, 8, 10):
@@ -162,14 +162,15 @@ def main():
         writes = subspace.writes_at_end(model, others, [str(writer) for writer in writers])
         basis = subspace.principal_components(subspace.mean_by_index(writes, others.index, N), min(3, N - 1))
         lists = th.laundry_list(tokenizer, 400, N, seed=20 + N)
-        found[N] = basis, give_the_code(model, others, lists, basis, where, seed=30 + N)
-        print(f"{N:35} {found[N][1]['before']:7.3f} {found[N][1]['after']:6.3f} {found[N][1]['control after']:8.3f}")
+        given = give_the_code(model, others, lists, basis, where, seed=30 + N)
+        results[N] = basis, given
+        print(f"{N:35} {given['before']:7.3f} {given['after']:6.3f} {given['control after']:8.3f}")
 
     tasks = {f"lists of {N}": th.laundry_list(tokenizer, 400, N, seed=50 + N) for N in (3, 5, 8, 10)}
     tasks |= {f"recall of {N}": th.ordinal_recall(tokenizer, 400, N, seed=60 + N) for N in (5, 8)}
     tasks["IOI"] = th.ioi(tokenizer, 400, seed=70, pairs="test")
     text = th.lists.everyday_text(tokenizer, 400, seed=80, pairs="test")
-    basis, codes = found[TRAIN_LENGTH][0], found[TRAIN_LENGTH][1]["codes"]
+    basis, codes = results[TRAIN_LENGTH][0], results[TRAIN_LENGTH][1]["codes"]
     train = th.laundry_list(tokenizer, 400, TRAIN_LENGTH, seed=40)
     for hold in HOLDS:
         print(f"\nthe weights, edited (6.3, 6.4), fitted on lists of {TRAIN_LENGTH} with hold = {hold}:")

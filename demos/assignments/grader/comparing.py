@@ -30,15 +30,15 @@ def close(output: object, expected: object, tolerance: float = 1e-4, mistakes: S
         close_container(output, expected, tolerance, mistakes, what, see)
         return
     try:
-        found, wanted = as_tensor(output, expected, what), torch.as_tensor(expected)
-        if agree(found, wanted, tolerance):
+        answer, wanted = as_tensor(output, expected, what), torch.as_tensor(expected)
+        if agree(answer, wanted, tolerance):
             return
         for wrong, message in likely_first(mistakes):
-            if is_mistake(found, wrong, tolerance, wanted):
+            if is_mistake(answer, wrong, tolerance, wanted):
                 named_last[:] = [message]
                 raise Wrong(told(f"{what}: {message}", see))
-        same_shape(found, list(wanted.shape), what=what)
-        raise Wrong(told(f"{what}: {generic_diagnosis(found, wanted, tolerance)}", see))
+        same_shape(answer, list(wanted.shape), what=what)
+        raise Wrong(told(f"{what}: {generic_diagnosis(answer, wanted, tolerance)}", see))
     except RuntimeError as error:  # tensors that torch cannot compare
         raise Wrong(f"{what} cannot be compared with what was expected: {error}"[:500]) from error
 
@@ -96,10 +96,10 @@ def same(output: object, expected: object, tolerance: float) -> bool:
         return False
 
 
-def is_mistake(found: Tensor, wrong: object, tolerance: float, wanted: Tensor) -> bool:
+def is_mistake(answer: Tensor, wrong: object, tolerance: float, wanted: Tensor) -> bool:
     """Whether the answer is what a mistake gives, and the mistake shows: it must not be the right answer too."""
     wrong = torch.as_tensor(wrong() if callable(wrong) else wrong)
-    return agree(found, wrong, tolerance) and not agree(wrong, wanted, tolerance)
+    return agree(answer, wrong, tolerance) and not agree(wrong, wanted, tolerance)
 
 
 def as_tensor(output: object, expected: object, what: str) -> Tensor:
@@ -124,19 +124,19 @@ def as_tensor(output: object, expected: object, what: str) -> Tensor:
     return output
 
 
-def agree(found: Tensor, wanted: Tensor, tolerance: float) -> bool:
+def agree(answer: Tensor, wanted: Tensor, tolerance: float) -> bool:
     """Whether two tensors are equal: exactly for whole numbers, else within the tolerance of the largest entry."""
-    if found.shape != wanted.shape or found.is_complex() != wanted.is_complex():
+    if answer.shape != wanted.shape or answer.is_complex() != wanted.is_complex():
         return False
     if not wanted.is_floating_point():
-        return bool((found.double() == wanted.double()).all())
-    found, wanted = found.double(), wanted.double()
-    if not found.isfinite().equal(wanted.isfinite()):
+        return bool((answer.double() == wanted.double()).all())
+    answer, wanted = answer.double(), wanted.double()
+    if not answer.isfinite().equal(wanted.isfinite()):
         return False
     finite = wanted.isfinite()
-    if not torch.equal(found[~finite].nan_to_num(0.5), wanted[~finite].nan_to_num(0.5)):
+    if not torch.equal(answer[~finite].nan_to_num(0.5), wanted[~finite].nan_to_num(0.5)):
         return False
-    difference = (found - wanted)[finite].abs()
+    difference = (answer - wanted)[finite].abs()
     return not difference.numel() or difference.max().item() <= tolerance * max(scale_of(wanted), 1e-6)
 
 
@@ -154,19 +154,19 @@ def same_shape(output: object, shape: Sequence[int] | Tensor, axes: str = "", wh
         raise Wrong(f"{what} is None and should be a torch.Tensor of shape {shape}{named}: is a `return` missing?")
     if not isinstance(output, Tensor):
         raise Wrong(f"{what} is {kind_of(output)} and should be a torch.Tensor of shape {shape}{named}")
-    found = list(output.shape)
-    if found == shape:
+    own = list(output.shape)
+    if own == shape:
         return
     hint = ""
-    if sorted(found) == sorted(shape):
+    if sorted(own) == sorted(shape):
         hint = ": its axes are in another order"
-    elif [n for n in found if n != 1] == [n for n in shape if n != 1]:
+    elif [n for n in own if n != 1] == [n for n in shape if n != 1]:
         hint = ": an axis of length 1 is too many or too few (unsqueeze, squeeze, keepdim)"
-    elif len(found) > len(shape):
+    elif len(own) > len(shape):
         hint = ": it has too many axes; is a sum over one of them missing?"
-    elif len(found) < len(shape):
+    elif len(own) < len(shape):
         hint = ": it has too few axes; was one summed over, or indexed away?"
-    raise Wrong(f"{what} is of shape {found} and should be {shape}{named}{hint}")
+    raise Wrong(f"{what} is of shape {own} and should be {shape}{named}{hint}")
 
 
 def kind_of(output: object) -> str:
@@ -181,20 +181,20 @@ def kind_of(output: object) -> str:
     return f"{output!r}"[:100] if plain else f"a {type(output).__name__}"
 
 
-def generic_diagnosis(found: Tensor, wanted: Tensor, tolerance: float) -> str:
+def generic_diagnosis(answer: Tensor, wanted: Tensor, tolerance: float) -> str:
     """What is wrong with values of the right shape, where no named mistake fits."""
-    if found.is_floating_point() and not found.isfinite().equal(wanted.isfinite()):
-        n = int((~found.isfinite()).sum())
-        return (f"{n} of {found.numel()} entries are nan or inf. Usual causes: a division by 0, the softmax of a row "
+    if answer.is_floating_point() and not answer.isfinite().equal(wanted.isfinite()):
+        n = int((~answer.isfinite()).sum())
+        return (f"{n} of {answer.numel()} entries are nan or inf. Usual causes: a division by 0, the softmax of a row "
                 f"that is masked everywhere, the square root of a negative number")
     if not wanted.is_floating_point():
-        return first_difference(found, wanted, found.double() != wanted.double())
-    found, wanted = found.double(), wanted.double()
+        return first_difference(answer, wanted, answer.double() != wanted.double())
+    answer, wanted = answer.double(), wanted.double()
     finite = wanted.isfinite()
-    x, y = found[finite], wanted[finite]
+    x, y = answer[finite], wanted[finite]
     near = lambda a, b: agree(a, b, max(tolerance, 1e-3))
-    for i, j in itertools.combinations(range(found.dim()), 2):
-        swapped = found.transpose(i, j)
+    for i, j in itertools.combinations(range(answer.dim()), 2):
+        swapped = answer.transpose(i, j)
         if swapped.shape == wanted.shape and near(swapped, wanted):
             return f"it is right but for its axes {i} and {j}, which are swapped (a transpose)"
     if y.numel() > 1:
@@ -204,21 +204,21 @@ def generic_diagnosis(found: Tensor, wanted: Tensor, tolerance: float) -> str:
             return "its sign is the opposite" if opposite else f"it is {factor:.4g} times what it should be, everywhere"
         if near(x - (x - y).mean(), y):
             return f"it is {(x - y).mean().item():+.4g} off, everywhere alike"
-    for axis in range(found.dim()):
-        if found.shape[axis] > 2 and near(found.flip(axis), wanted):
+    for axis in range(answer.dim()):
+        if answer.shape[axis] > 2 and near(answer.flip(axis), wanted):
             return f"it is right but for the order along axis {axis}, which is reversed"
         for step in (1, -1):
-            n = found.shape[axis]
-            if n > 2 and near(found.narrow(axis, max(step, 0), n - 1), wanted.narrow(axis, max(-step, 0), n - 1)):
+            n = answer.shape[axis]
+            if n > 2 and near(answer.narrow(axis, max(step, 0), n - 1), wanted.narrow(axis, max(-step, 0), n - 1)):
                 return f"it is right but shifted by one along axis {axis}: an index that is off by one?"
-    return first_difference(found, wanted, (found - wanted).abs() > tolerance * max(scale_of(wanted), 1e-6))
+    return first_difference(answer, wanted, (answer - wanted).abs() > tolerance * max(scale_of(wanted), 1e-6))
 
 
-def first_difference(found: Tensor, wanted: Tensor, different: Tensor) -> str:
+def first_difference(answer: Tensor, wanted: Tensor, different: Tensor) -> str:
     """Where two tensors differ first, and how much of them."""
-    if not found.dim():
-        return f"it is {found.item():.6g} and should be {wanted.item():.6g}"
+    if not answer.dim():
+        return f"it is {answer.item():.6g} and should be {wanted.item():.6g}"
     place = different.nonzero()[0].tolist()
     share = different.double().mean().item()
-    one, other = found[tuple(place)].item(), wanted[tuple(place)].item()
+    one, other = answer[tuple(place)].item(), wanted[tuple(place)].item()
     return f"{share:.0%} of its entries are wrong; the first, at {place}, is {one:.6g} and should be {other:.6g}"

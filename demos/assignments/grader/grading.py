@@ -60,16 +60,16 @@ class Call:
 class Outputs(Sequence):
     """What the calls returned, in their order. Taking one that failed raises `Wrong` with the reason."""
 
-    def __init__(self, found: list):
-        self.found = found
+    def __init__(self, values: list):
+        self.values = values
 
     def __len__(self) -> int:
-        return len(self.found)
+        return len(self.values)
 
     def __getitem__(self, number: int) -> object:
-        if isinstance(self.found[number], Wrong):
-            raise self.found[number]
-        return self.found[number]
+        if isinstance(self.values[number], Wrong):
+            raise self.values[number]
+        return self.values[number]
 
 
 Check = Callable[[list[Call], Outputs], None]

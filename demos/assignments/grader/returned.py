@@ -38,19 +38,19 @@ def returned(folder: Path, number: int, exercise: Exercise) -> object:
         data = read_bounded(folder / f"out_{number}")
     except FileNotFoundError:
         data = read_bounded(folder / "out_import")
-    found = unpack(data)
-    if not isinstance(found, dict) or "value" not in found and not isinstance(found.get("text"), str):
+    answer = unpack(data)
+    if not isinstance(answer, dict) or "value" not in answer and not isinstance(answer.get("text"), str):
         raise BadValue("it is no answer")
-    if "value" not in found:
-        text = readable(found["text"])
-        if found.get("error") == "not implemented":
+    if "value" not in answer:
+        text = readable(answer["text"])
+        if answer.get("error") == "not implemented":
             return Wrong(f"not implemented yet: {exercise.function} raises NotImplementedError")
-        return Wrong(f"{exercise.function} used {text}" if found.get("error") == "memory" else text)
-    if found.get("changed") and not exercise.may_change:
-        which = ", ".join(str(each + 1) for each in found["changed"] if type(each) is int)
+        return Wrong(f"{exercise.function} used {text}" if answer.get("error") == "memory" else text)
+    if answer.get("changed") and not exercise.may_change:
+        which = ", ".join(str(each + 1) for each in answer["changed"] if type(each) is int)
         return Wrong(f"{exercise.function} changed its argument number {which} in place (x += ..., x[...] = ..., "
                      f"x.mul_(...)): the caller's tensors must stay as they were; make a new one, or clone() first")
-    return found["value"]
+    return answer["value"]
 
 
 def read_bounded(path: Path) -> bytes:

@@ -75,8 +75,8 @@ def watch(pid: int, pipe: int, seconds: float) -> dict:
             pipe_open, kept = drain(pipe, kept)
         elif not pipe_open:
             time.sleep(0.003)
-        done, found = os.waitpid(pid, 0 if timed_out else os.WNOHANG)
-        status = found if done else None
+        done, exit_status = os.waitpid(pid, 0 if timed_out else os.WNOHANG)
+        status = exit_status if done else None
     taken = time.monotonic() - start
     kill_group(pid)
     kill_orphans()

@@ -209,11 +209,11 @@ class Session:
         answer = self.ask({"folder": str(folder), "submission": str(folder / "submission" / submission.main.name),
                            "function": exercise.function, "uses": exercise.uses, "forbidden": list(exercise.forbidden),
                            "calls": len(calls), "seconds": seconds, "megabytes": exercise.megabytes})
-        found = [outcome(folder, number, answer, exercise, seconds) for number in range(len(calls))]
+        outcomes = [outcome(folder, number, answer, exercise, seconds) for number in range(len(calls))]
         problem = self.changed_files(f"{submission.name}, {exercise.name}")
         shutil.rmtree(folder, ignore_errors=True)
         answer = answer or {"printed": "", "seconds": 0.0}
-        return Run(Outputs(found), readable(answer["printed"]), answer["seconds"], problem)
+        return Run(Outputs(outcomes), readable(answer["printed"]), answer["seconds"], problem)
 
     def changed_files(self, who: str) -> str:
         """What to say if the grader's files, or its copies, are not what they were; the copies are made anew."""
@@ -230,12 +230,12 @@ class Session:
 
 def hashes(paths: list[Path]) -> dict[str, str]:
     """SHA-256 of each file, those in folders too (byte code left out)."""
-    found = {}
+    by_file = {}
     for path in paths:
         for file in [path] if path.is_file() else sorted(path.rglob("*")):
             if file.is_file() and "__pycache__" not in file.parts:
-                found[str(file)] = hashlib.sha256(file.read_bytes()).hexdigest()
-    return found
+                by_file[str(file)] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return by_file
 
 
 def differing(before: dict[str, str], after: dict[str, str]) -> list[str]:

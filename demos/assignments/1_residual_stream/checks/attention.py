@@ -106,8 +106,8 @@ def rows_are_distributions(calls: list[Call], outputs) -> None:
 def write_calls(generator: torch.Generator) -> list[Call]:
     calls = []
     for model in draws(generator):
-        x, found, heads, layer = read_by_attention(generator, model)
-        calls.append(Call((x, found, heads.W_V[layer], heads.b_V[layer], heads.W_O[layer])))
+        x, attention, heads, layer = read_by_attention(generator, model)
+        calls.append(Call((x, attention, heads.W_V[layer], heads.b_V[layer], heads.W_O[layer])))
     return calls
 
 

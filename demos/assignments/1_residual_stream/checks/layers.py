@@ -133,9 +133,9 @@ def split(W: Tensor, b: Tensor, W_O: Tensor, H: int) -> dict[str, Tensor]:
     D = len(W_O)
     K = D // H
     cut = lambda x, part: torch.stack([x[..., part * D + h * K:part * D + (h + 1) * K] for h in range(H)])
-    found = {f"W_{name}": cut(W, part) for part, name in enumerate("QKV")}
-    found |= {f"b_{name}": cut(b, part) for part, name in enumerate("QKV")}
-    return found | {"W_O": torch.stack([W_O[h * K:(h + 1) * K] for h in range(H)])}
+    matrices = {f"W_{name}": cut(W, part) for part, name in enumerate("QKV")}
+    matrices |= {f"b_{name}": cut(b, part) for part, name in enumerate("QKV")}
+    return matrices | {"W_O": torch.stack([W_O[h * K:(h + 1) * K] for h in range(H)])}
 
 
 def split_shapes(calls: list[Call], outputs) -> None:

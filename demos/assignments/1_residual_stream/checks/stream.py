@@ -76,10 +76,10 @@ def names_and_shapes(calls: list[Call], outputs) -> None:
     for number, call in enumerate(calls):
         tokens, weights, n_head = call.args
         config = rebuilt(weights, n_head).config
-        found = outputs[number]
-        names = {name: 0 for name in found} if isinstance(found, dict) else found
+        answer = outputs[number]
+        names = {name: 0 for name in answer} if isinstance(answer, dict) else answer
         close(names, {name: 0 for name in th.stream.write_names(config)})
-        for name, write in found.items():
+        for name, write in answer.items():
             same_shape(write, [*tokens.shape, config.n_embd], "batch position d_model", f"the result[{name!r}]")
 
 
@@ -87,12 +87,12 @@ def layer_0(calls: list[Call], outputs) -> None:
     """The first layer's writes: what the others build on."""
     for number, call in enumerate(calls[:2]):
         wanted = {name: w for name, w in stream_of(*call.args).items() if name == "embed" or name.startswith("L0.")}
-        found = outputs[number]
-        if isinstance(found, dict):
-            found = {name: found[name] for name in wanted if name in found}
+        answer = outputs[number]
+        if isinstance(answer, dict):
+            answer = {name: answer[name] for name in wanted if name in answer}
         first_writes = lambda mistake, args: lambda: {name: w for name, w in mistake(*args).items() if name in wanted}
         wrong = [(first_writes(mistake, call.args), message) for mistake, message in STREAM_MISTAKES]
-        close(found, wanted, mistakes=wrong)
+        close(answer, wanted, mistakes=wrong)
 
 
 # --- 1.7 ------------------------------------------------------------------------------------------------
@@ -108,28 +108,28 @@ def attribution_calls(generator: torch.Generator) -> list[Call]:
     return calls
 
 
-def attribution(found: dict[str, Tensor], weights: dict[str, Tensor], token: int) -> dict[str, Tensor]:
+def attribution(writes: dict[str, Tensor], weights: dict[str, Tensor], token: int) -> dict[str, Tensor]:
     """The library's parts."""
     V, D = weights["wte.weight"].shape
     model = th.GPT2(th.GPT2Config(V, 1, D, 1, 1), seed=0).requires_grad_(False)
     model.load_state_dict(weights, strict=False)
     stream = th.Stream(record=True)
-    for name, write in found.items():
+    for name, write in writes.items():
         stream.write(name, write)
     return th.logit_attribution(model, stream, token)
 
 
-def logit(found: dict[str, Tensor], weights: dict[str, Tensor], token: int) -> Tensor:
-    x = torch.stack(list(found.values())).sum(0)                                               # [B, T, D]
+def logit(writes: dict[str, Tensor], weights: dict[str, Tensor], token: int) -> Tensor:
+    x = torch.stack(list(writes.values())).sum(0)                                               # [B, T, D]
     return norm(x, weights["ln_f.weight"], weights["ln_f.bias"]) @ weights["wte.weight"][token]  # [B, T]
 
 
 def parts_by(centre=True, gain=True, scale="stream", bias_in_each=False):
     """The parts made wrong in one way."""
-    def wrong(found, weights, token) -> dict[str, Tensor]:
+    def wrong(writes, weights, token) -> dict[str, Tensor]:
         g, b, u = weights["ln_f.weight"], weights["ln_f.bias"], weights["wte.weight"][token]
-        whole, parts, running = torch.stack(list(found.values())).sum(0), {}, 0
-        for name, write in found.items():
+        whole, parts, running = torch.stack(list(writes.values())).sum(0), {}, 0
+        for name, write in writes.items():
             running = running + write
             by = {"stream": whole, "own": write, "running": running}[scale]
             s = 1.0 if scale is None else (by.var(-1, correction=0) + 1e-5).sqrt()
@@ -139,9 +139,9 @@ def parts_by(centre=True, gain=True, scale="stream", bias_in_each=False):
     return wrong
 
 
-def raw(found, weights, token) -> dict[str, Tensor]:
+def raw(writes, weights, token) -> dict[str, Tensor]:
     u = weights["wte.weight"][token]
-    parts = {name: write @ u for name, write in found.items()}
+    parts = {name: write @ u for name, write in writes.items()}
     return parts | {"ln_f.bias": (weights["ln_f.bias"] @ u).expand_as(next(iter(parts.values())))}
 
 
@@ -165,10 +165,10 @@ PARTS_MISTAKES = [
 
 def logit_check(calls: list[Call], outputs) -> None:
     for number, call in enumerate(calls):
-        found, weights, token = call.args
+        writes, weights, token = call.args
         close(pair(outputs[number])[0], logit(*call.args), what="the logit", mistakes=[
-            (torch.stack(list(found.values())).sum(0) @ weights["wte.weight"][token], "the last LayerNorm is missing"),
-            (logit(found, {**weights,
+            (torch.stack(list(writes.values())).sum(0) @ weights["wte.weight"][token], "the last LayerNorm is missing"),
+            (logit(writes, {**weights,
              "ln_f.bias": 0 * weights["ln_f.bias"]}, token), "the last LayerNorm's bias is missing")])
 
 

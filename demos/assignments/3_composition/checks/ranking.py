@@ -93,11 +93,11 @@ def ranked(scores: Tensor, n: int, allowed=lambda a, c: a < c, best_first: bool 
            count_from: int = 0) -> list[str]:
     """The edges one by one; the knobs make the mistakes."""
     L, H, K = scores.shape[:3]
-    found = [(scores[a, b, i, c, d].item(), (a, b, i, c, d)) for a in range(L) for b in range(H) for i in range(K)
+    edges = [(scores[a, b, i, c, d].item(), (a, b, i, c, d)) for a in range(L) for b in range(H) for i in range(K)
              for c in range(L) for d in range(H) if allowed(a, c)]
-    found.sort(reverse=best_first)
+    edges.sort(reverse=best_first)
     name = lambda place: "L{}.H{}.C{} -> L{}.H{}".format(*(x + count_from for x in place))
-    return [name(place) for _, place in found[:n]]
+    return [name(place) for _, place in edges[:n]]
 
 
 EDGES = [
@@ -137,7 +137,7 @@ def listed(number: int) -> Check:
                         "handout, part 6")
         if len(output) != n:
             raise Wrong(f"{n} edges were asked for, and {len(output)} returned")
-        k = next(i for i, (found, wanted) in enumerate(zip(output, expected)) if found != wanted)
+        k = next(i for i, (edge, wanted) in enumerate(zip(output, expected)) if edge != wanted)
         raise Wrong(f"edge {k} of the list is {output[k][:60]!r}; in its place should be {expected[k]!r}. (Are the "
                     "axes of the table taken in their order: layer, head, component, reader's layer, reader's head?) "
                     "See the handout, part 6")

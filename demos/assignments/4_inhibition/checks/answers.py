@@ -12,7 +12,7 @@ def number_rows(rows: object, names: tuple) -> list[tuple]:
     rows = rows.tolist() if isinstance(rows, Tensor) else rows
     if not isinstance(rows, (list, tuple)):
         raise Wrong(f"there should be {should}")
-    found = []
+    numbers = []
     for row in rows:
         if isinstance(row, (th.Head, th.Component)):
             row = tuple(vars(row).values())
@@ -21,5 +21,5 @@ def number_rows(rows: object, names: tuple) -> list[tuple]:
             row = [n.item() if isinstance(n, Tensor) and n.numel() == 1 else n for n in row]
         if not isinstance(row, (list, tuple)) or len(row) != len(names) or not all(isinstance(n, int) for n in row):
             raise Wrong(f"there should be {should}; it holds {str(row)[:60]}")
-        found.append(tuple(row))
-    return found
+        numbers.append(tuple(row))
+    return numbers

@@ -94,14 +94,14 @@ def right_heads(attention: Tensor, least: float, before: int) -> list[tuple[int,
 def check_pick(in_order: bool, numbers: tuple):
     def check(calls, outputs):
         for number in numbers:
-            (attention, least, before), found = calls[number].args, number_rows(outputs[number], ("layer", "head"))
+            (attention, least, before), answer = calls[number].args, number_rows(outputs[number], ("layer", "head"))
             L, H = attention.shape
             wanted = right_heads(attention, least, before)
-            if found == wanted or not in_order and sorted(found) == sorted(wanted):
+            if answer == wanted or not in_order and sorted(answer) == sorted(wanted):
                 continue
-            if sorted(found) == sorted(wanted):
-                order = ("the weakest comes first; the strongest should" if found == wanted[::-1] else
-                         "in the order of their places; put the strongest first" if found == sorted(found) else
+            if sorted(answer) == sorted(wanted):
+                order = ("the weakest comes first; the strongest should" if answer == wanted[::-1] else
+                         "in the order of their places; put the strongest first" if answer == sorted(answer) else
                          "not with the strongest first")
                 raise Wrong(f"the heads are the right ones, but {order}")
             for wrong, message in [
@@ -115,10 +115,10 @@ def check_pick(in_order: bool, numbers: tuple):
                      "these are the heads below `least`"),
                     (right_heads(attention, 0.0, before)[:1],
                      "only the strongest is given; all with at least `least` are asked for")]:
-                if sorted(found) == sorted(wrong):
+                if sorted(answer) == sorted(wrong):
                     raise Wrong(message + f". See {SEE}exercise 2")
             raise Wrong(f"in layers 0 to {before - 1}, {len(wanted)} heads of a table of {L} layers and {H} heads "
-                        f"reach {least:.3f}; you give {len(found)}, and {len(set(found) & set(wanted))} of them "
+                        f"reach {least:.3f}; you give {len(answer)}, and {len(set(answer) & set(wanted))} of them "
                         f"rightly. See {SEE}exercise 2")
     return check
 

@@ -45,10 +45,10 @@ def check_scores(number: int):
 
 def planted_scores(calls, outputs):
     check_scores(2)(calls, outputs)
-    found = outputs[2]
-    if not (found[:3].min() > 0.01 and found[3:].abs().max() < 0.001):
+    scores = outputs[2]
+    if not (scores[:3].min() > 0.01 and scores[3:].abs().max() < 0.001):
         raise Wrong(f"a model was built by hand whose writer has three components that matter, the first three; your "
-                    f"scores are {found.tolist()}")
+                    f"scores are {scores.tolist()}")
 
 
 def shape_scores(calls, outputs):
@@ -98,19 +98,19 @@ def three_things(output: object) -> tuple[list[tuple], object, object]:
 
 def check_chosen(number: int):
     def check(calls, outputs):
-        found, _, _ = three_things(outputs[number])
+        answer, _, _ = three_things(outputs[number])
         args = calls[number].args
         predicted, measured, wanted = right_choice(args)
-        if found == wanted:
+        if answer == wanted:
             return
-        if sorted(found) == sorted(wanted):
+        if sorted(answer) == sorted(wanted):
             raise Wrong("the components are the right ones; put the one with the highest composition first")
         for wrong, message in mistakes.choice_mistakes(*loaded(args), predicted, measured):
-            if sorted(found) == sorted(wrong()):
+            if sorted(answer) == sorted(wrong()):
                 raise Wrong(f"{message}. See {SEE}exercise 7")
         raise Wrong(f"of the {args[-1]} highest both ways, {len(wanted)} components are in both lists; you give "
-                    f"{len(found)}, "
-                    f"{len(set(found) & set(wanted))} of them rightly. See {SEE}exercise 7")
+                    f"{len(answer)}, "
+                    f"{len(set(answer) & set(wanted))} of them rightly. See {SEE}exercise 7")
     return check
 
 

@@ -60,7 +60,7 @@ def look_mistakes(model: th.GPT2, prompts, places: Tensor, other: Tensor) -> lis
 def remove_mistakes(write: Tensor, directions: Tensor, how: str, partner: Tensor) -> list:
     part = write @ directions.T @ directions
     inverse = partner.argsort()
-    found = [(write, "the write is unchanged"),
+    pairs = [(write, "the write is unchanged"),
              (write + part, "the part along the directions was added; it is to be subtracted"),
              (part, "this is the part along the directions alone, which is what should go"),
              (write - write @ directions.sum(0)[:, None],
@@ -69,13 +69,13 @@ def remove_mistakes(write: Tensor, directions: Tensor, how: str, partner: Tensor
               "the part was only taken out (zero removal); nothing was put in its place")]
     if len(directions) > 1 and how == "zero":
         first = write @ directions[:1].T @ directions[:1]
-        found.append((write - first, "only the first of the directions was taken out"))
+        pairs.append((write - first, "only the first of the directions was taken out"))
     if how == "zero":
-        found += [(torch.zeros_like(write),
+        pairs += [(torch.zeros_like(write),
                    "the head's whole write is gone; only its part along the directions should go")]
     if how == "mean":
         mean = lambda x, dims: x.mean(dims, keepdim=True).expand_as(x)
-        found += [(write - part + mean(part, 1),
+        pairs += [(write - part + mean(part, 1),
                    "the mean was taken over the positions (axis 1); take it over the prompts, at each position"),
                   (write - part + mean(part, (0, 1)),
                    "the mean was taken over prompts and positions together; each position has its own"),
@@ -88,7 +88,7 @@ def remove_mistakes(write: Tensor, directions: Tensor, how: str, partner: Tensor
                    "the mean part was subtracted from the write; the part itself should go, its mean come instead"),
                   (write + mean(part, 0), "the mean was put in, but the prompt's own part is still there")]
     if how == "resample":
-        found += [(write[partner],
+        pairs += [(write[partner],
                    "the whole write is that of another prompt; only the part along the directions should be"),
                   (write - part + part[inverse],
                    "prompt partner[b] got the part of prompt b; prompt b should get that of partner[b]"),
@@ -97,7 +97,7 @@ def remove_mistakes(write: Tensor, directions: Tensor, how: str, partner: Tensor
                    "the other prompt's whole write was put in; only its part along the directions should be"),
                   (write - part + part.roll(1, 1),
                    "the parts were moved between positions; take them from another prompt at the same position")]
-    return [(wrong, message) for wrong, message in found if wrong is not None]
+    return [(wrong, message) for wrong, message in pairs if wrong is not None]
 
 
 # --- 4.4 ---

@@ -41,8 +41,8 @@ EXERCISES = [
         Part("at another position", 1, check_setting(1))], "tinyheads", ALL),
     Exercise("5.5 walking through it", "traverse", 3, calls_traverse, [
         Part("shapes", 0.5, shape_traverse), Part("attention", 1, check_attention(0, 1)),
-        Part("owners", 0.5, check_owners(0, 1)), Part("a model built by hand", 1, all_of(check_attention(2), check_owners(2)))],
-        "tinyheads", IN_5_5),
+        Part("owners", 0.5, check_owners(0, 1)),
+        Part("a model built by hand", 1, all_of(check_attention(2), check_owners(2)))], "tinyheads", IN_5_5),
     Exercise("5.6 the test", "random_index_test", 4, calls_test, [
         Part("codes", 1, check_codes(0)), Part("the rate", 1, check_rate(0)),
         Part("the control", 1, check_control(0)),

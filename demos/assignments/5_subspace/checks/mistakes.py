@@ -102,7 +102,7 @@ def setting(x: Tensor, basis: Tensor, values: Tensor, position: int) -> list:
     here = x[:, position]                                                           # [B, D]
     every = x + (values[:, None] - x @ basis.T) @ basis
     first = edit.set_coordinates(basis, values, max(position - 1, 0))(x)
-    found = [
+    pairs = [
         (x, "x came back as it was"),
         (put(x, position, here + values @ basis),
          "the new coordinates were added to the old ones: subtract the old part first"),
@@ -120,9 +120,9 @@ def setting(x: Tensor, basis: Tensor, values: Tensor, position: int) -> list:
         (put(x, position, here + (values - (here @ basis.T).mean(0)) @ basis),
          "the mean of the old coordinates was subtracted; each prompt has its own")]
     if position + 1 < x.shape[1]:
-        found.append((edit.set_coordinates(basis, values, position + 1)(x),
+        pairs.append((edit.set_coordinates(basis, values, position + 1)(x),
                       "the coordinates were set one position too late (off by one)"))
-    return found
+    return pairs
 
 
 # --- 5.5 and 5.6 -----------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def rates(model, found_on, tested_on, basis, control, where, target) -> list:
          "the codes were found on the prompts that they are tested on"),
         (lambda: rate(model, tested_on, basis, codes[target], where, lambda among: among.softmax(1).amax(1) > 0.5),
          "you counted how sure the model is; count how often it answers with the item at the target"),
-        (lambda: (logits_with(model, tested_on, basis, codes[target], where).argmax(1) == target).double().mean().item(),
+        (lambda: hit(logits_with(model, tested_on, basis, codes[target], where)).double().mean().item(),
          "a token id (argmax over the vocabulary) was compared with a place: take the argmax over the candidates"),
         (lambda: hit(model(tested_on.tokens)[:, tested_on.end].gather(1, tested_on.candidates)).double().mean().item(),
          "the run was without an edit"),

@@ -115,12 +115,12 @@ TEST = ("codes", "rate", "control_codes", "control_rate")
 @once
 def right_test(model, found_on, tested_on, basis, control, where, target):
     """(codes, rate, control_codes, control_rate)."""
-    found = []
+    answer = []
     for rows in (basis, control):
         codes = subspace.index_codes(model, found_on, rows, where)
         hit = lambda among: among.argmax(1) == target
-        found += [codes, mistakes.rate(model, tested_on, rows, codes[target], where, hit)]
-    return tuple(found)
+        answer += [codes, mistakes.rate(model, tested_on, rows, codes[target], where, hit)]
+    return tuple(answer)
 
 
 def check_codes(number: int, of: str = "codes"):
@@ -138,14 +138,14 @@ def check_rate(number: int, of: str = "rate"):
     """of: "rate" or "control_rate"."""
     def check(calls, outputs):
         which, args = TEST.index(of), calls[number].args
-        found, wanted = several(outputs[number], TEST)[which], right_test(args)[which]
-        as_float = found.item() if isinstance(found, Tensor) and found.numel() == 1 else found
+        answer, wanted = several(outputs[number], TEST)[which], right_test(args)[which]
+        as_float = answer.item() if isinstance(answer, Tensor) and answer.numel() == 1 else answer
         one = 1.01 / len(args[-1])                                      # a prompt more or less: a tie, by rounding
         if isinstance(as_float, float) and abs(as_float - wanted) <= one:
             return
         model, found_on, tested_on, basis, control, where, target = args
         subspaces = (basis, control) if of == "rate" else (control, basis)
-        close(found, wanted, 1e-9, lazily(mistakes.rates, (model, found_on, tested_on, *subspaces, where, target)),
+        close(answer, wanted, 1e-9, lazily(mistakes.rates, (model, found_on, tested_on, *subspaces, where, target)),
               of, TESTING)
     return check
 

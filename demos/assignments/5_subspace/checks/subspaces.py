@@ -12,6 +12,7 @@ from tinyheads import edit, subspace
 from . import mistakes
 
 FOUND = 'the handout, "From activations"'
+ANGLES = 'the handout, "Angles"'
 
 
 # --- 5.1 what is written, by place -------------------------------------------------------------------------
@@ -74,13 +75,13 @@ def check_components(number: int):
     def check(calls, outputs):
         means, k = calls[number].args
         wanted = subspace.principal_components(means, k)
-        found = with_signs_of(outputs[number], wanted)
-        same_shape(found, wanted, "k d_model", "the basis")
-        if k and ((means - means.mean(0)) @ found.T).norm() < 1e-3 * means.norm():
+        answer = with_signs_of(outputs[number], wanted)
+        same_shape(answer, wanted, "k d_model", "the basis")
+        if k and ((means - means.mean(0)) @ answer.T).norm() < 1e-3 * means.norm():
             raise Wrong("the means do not differ along these directions at all: they are those of the smallest "
                         "variance; take the largest (torch.linalg.eigh sorts upwards)")
-        made = [(with_signs_of(wrong, found), message) for wrong, message in mistakes.components(means, k)]
-        close(found, wanted, 1e-2, made, "the basis (but for its signs, which are open)", FOUND)
+        made = [(with_signs_of(wrong, answer), message) for wrong, message in mistakes.components(means, k)]
+        close(answer, wanted, 1e-2, made, "the basis (but for its signs, which are open)", FOUND)
     return check
 
 
@@ -119,16 +120,15 @@ def check_angles(*numbers: int):
     def check(calls, outputs):
         for number in numbers:
             first, second = calls[number].args
-            wanted, found = subspace.principal_angles(first, second), outputs[number]
-            same_shape(found, wanted, "angle", "the angles")
-            if found.isnan().any():
+            wanted, answer = subspace.principal_angles(first, second), outputs[number]
+            same_shape(answer, wanted, "angle", "the angles")
+            if answer.isnan().any():
                 raise Wrong("some angles are nan: by rounding a cosine can be a little above 1, so clamp before the "
                             "arccos")
-            if (found - wanted).abs().max() > (0.1 if number < 3 else 1.0):
-                same = " (two bases of one and the same subspace)" if number == 3 else ""
-                close(found, wanted, 1e-3, mistakes.angles(first, second), f"the angles{same}", 'the handout, "Angles"')
-                raise Wrong(f"the angles{same} are {found.tolist()}; they should be {wanted.tolist()}. See the "
-                            f"handout, \"Angles\"")
+            if (answer - wanted).abs().max() > (0.1 if number < 3 else 1.0):
+                what = "the angles (two bases of one and the same subspace)" if number == 3 else "the angles"
+                close(answer, wanted, 1e-3, mistakes.angles(first, second), what, ANGLES)
+                raise Wrong(f"{what} are {answer.tolist()}; they should be {wanted.tolist()}. See {ANGLES}")
     return check
 
 

@@ -86,37 +86,37 @@ def control_of(number: int, calls, outputs) -> Tensor:
 
 def check_codes(number: int):
     def check(calls, outputs):
-        args, found = calls[number].args, entries(outputs[number], KEYS)
+        args, answer = calls[number].args, entries(outputs[number], KEYS)
         model, found_on, judged_on, basis, where, seed = args
         other = subspace.random_subspace(basis.shape[1], len(basis), seed)
-        close(found["codes"], right_codes(args)[0], 1e-3,
+        close(answer["codes"], right_codes(args)[0], 1e-3,
               lazily(mistakes.codes, (model, found_on, judged_on, basis, other, where)), "the codes", GIVEN)
     return check
 
 
-def within_one(found: object, wanted: float, B: int, known, what: str) -> None:
+def within_one(answer: object, wanted: float, B: int, known, what: str) -> None:
     """A rate, right within one prompt (a tie, by rounding), or `Wrong`."""
-    if abs(as_number(found, what) - wanted) > 1.01 / B:
-        close(as_number(found, what), wanted, 1e-9, known, what, GIVEN)
+    if abs(as_number(answer, what) - wanted) > 1.01 / B:
+        close(as_number(answer, what), wanted, 1e-9, known, what, GIVEN)
 
 
 def check_rates(number: int):
     """Logits and accuracy are those that follow from the submission's own codes, so that a slip there costs once."""
     def check(calls, outputs):
-        args, found = calls[number].args, entries(outputs[number], KEYS)
+        args, answer = calls[number].args, entries(outputs[number], KEYS)
         model, found_on, judged_on, basis, where, seed = args
-        (codes, before), own = right_codes(args), found["codes"]
+        (codes, before), own = right_codes(args), answer["codes"]
         codes = own.float() if isinstance(own, Tensor) and own.shape == codes.shape and own.isfinite().all() else codes
         logits = candidates_with(model.load(), judged_on, basis, codes[judged_on.index], where)
         after, B = mistakes.rate(logits, judged_on), len(judged_on.tokens)
         known = [(after, "it is that with the code given; before, nothing is changed"),
                  (100 * before, "this is in percent; give a share, from 0 to 1")]
-        within_one(found["before"], before, B, known, "the accuracy before")
+        within_one(answer["before"], before, B, known, "the accuracy before")
         other = subspace.random_subspace(basis.shape[1], len(basis), seed)
         others = subspace.index_codes(model.load(), found_on, other, where)
         given = (model, judged_on, basis, codes, other, others, where)
-        close(found["logits"], logits, 1e-3, lazily(mistakes.logits, given), "the logits", GIVEN)
-        within_one(found["after"], after, B, lazily(mistakes.rates, given), "the accuracy after")
+        close(answer["logits"], logits, 1e-3, lazily(mistakes.logits, given), "the logits", GIVEN)
+        within_one(answer["after"], after, B, lazily(mistakes.rates, given), "the accuracy after")
     return check
 
 
@@ -124,16 +124,16 @@ def check_control(*numbers: int):
     def check(calls, outputs):
         for number in numbers:
             control = control_of(number, calls, outputs)
-            args, found = calls[number].args, entries(outputs[number], KEYS)
+            args, answer = calls[number].args, entries(outputs[number], KEYS)
             model, found_on, judged_on, basis, where, _ = args
             own, loaded = right_codes(args)[0], model.load()
             codes = subspace.index_codes(loaded, found_on, control, where)
-            close(found["control codes"], codes, 1e-3,
+            close(answer["control codes"], codes, 1e-3,
                   lazily(mistakes.codes, (model, found_on, judged_on, control, basis, where)), "the control's codes",
                   GIVEN)
             after = mistakes.rate(candidates_with(loaded, judged_on, control, codes[judged_on.index], where), judged_on)
             known = lazily(mistakes.rates, (model, judged_on, control, codes, basis, own, where))
-            within_one(found["control after"], after, len(judged_on.tokens), known, "the accuracy in the control")
+            within_one(answer["control after"], after, len(judged_on.tokens), known, "the accuracy in the control")
         first, second = (control_of(number, calls, outputs) for number in (0, 1))
         if subspace.principal_angles(first, second)[0] < 5:
             raise Wrong("two seeds gave the same control: draw it from torch.Generator().manual_seed(seed)")

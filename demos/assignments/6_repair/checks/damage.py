@@ -39,13 +39,13 @@ def broken_calls(generator):
 
 def pairs_of(output: object, call: Call) -> dict:
     """A submission's dict, each entry a pair of numbers, or `Wrong`."""
-    found = entries(output, (*call.args[2], "perplexity"))
-    for name, pair in found.items():
+    pairs = entries(output, (*call.args[2], "perplexity"))
+    for name, pair in pairs.items():
         pair = pair.tolist() if isinstance(pair, Tensor) else pair
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise Wrong(f"{name!r} should be a pair (before, after)")
-        found[name] = [as_number(each, f"{name!r}, {when},") for each, when in zip(pair, ("before", "after"))]
-    return found
+        pairs[name] = [as_number(each, f"{name!r}, {when},") for each, when in zip(pair, ("before", "after"))]
+    return pairs
 
 
 def shape_broken(calls, outputs):
@@ -66,12 +66,12 @@ def right_accuracies(model, other, tasks, text):
 def check_accuracies(number: int):
     def check(calls, outputs):
         model, other, tasks, _ = args = calls[number].args
-        found = pairs_of(outputs[number], calls[number])
+        answer = pairs_of(outputs[number], calls[number])
         for name, pair in right_accuracies(args).items():
             for which, wanted in enumerate(pair):
-                if abs(found[name][which] - wanted) > 1.01 / len(tasks[name].tokens):
+                if abs(answer[name][which] - wanted) > 1.01 / len(tasks[name].tokens):
                     known = lazily(mistakes.accuracies, (model, other, tasks[name], which))
-                    close(found[name][which], wanted, 1e-6, known,
+                    close(answer[name][which], wanted, 1e-6, known,
                           f"the accuracy {('before', 'after')[which]}, {name},", BROKEN)
     return check
 
@@ -79,12 +79,12 @@ def check_accuracies(number: int):
 def check_perplexity(number: int):
     def check(calls, outputs):
         model, other, _, text = args = calls[number].args
-        found = pairs_of(outputs[number], calls[number])["perplexity"]
+        answer = pairs_of(outputs[number], calls[number])["perplexity"]
         for which, wanted in enumerate(right_perplexity(args)):
-            if found[which] == float("inf"):
+            if answer[which] == float("inf"):
                 raise Wrong(f"the perplexity is infinite: is it the exp of the sum over all tokens? Take the mean "
                             f"first. See {BROKEN}")
-            close(found[which], wanted, 1e-3, lazily(mistakes.perplexities, (model, other, text, which)),
+            close(answer[which], wanted, 1e-3, lazily(mistakes.perplexities, (model, other, text, which)),
                   f"the perplexity {('before', 'after')[which]}", BROKEN)
     return check
 

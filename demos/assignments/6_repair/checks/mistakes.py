@@ -70,10 +70,12 @@ def logits(model, judged_on, basis, own, other, others, where) -> list:
          "the read was changed (behind its LayerNorm); change the stream: of=\"stream\""),
         (lambda: candidates_with(*args, values, where, change=edit.add_coordinates),
          "the codes were added to the coordinates; set the coordinates to them"),
-        (lambda: candidates_with(model, judged_on, other, others[index], where), "they are those of the other subspace"),
+        (lambda: candidates_with(model, judged_on, other, others[index], where),
+         "they are those of the other subspace"),
         (lambda: candidates_with(*args, others[index], where),
          "the other subspace's codes were set; each subspace has its own"),
-        (lambda: candidates_with(*args, own[(index + 1) % len(own)], where), "END got the code of the place behind (off by one)"),
+        (lambda: candidates_with(*args, own[(index + 1) % len(own)], where),
+         "END got the code of the place behind (off by one)"),
         (lambda: candidates_with(*args, subspace.index_codes(model, judged_on, basis, where)[index], where),
          "the codes were found on judged_on; find them on found_on")]
 

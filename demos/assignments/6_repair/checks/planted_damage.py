@@ -36,9 +36,9 @@ def damaged(generator: torch.Generator, weakened: bool):
         if weakened:
             R = R @ torch.diag(0.25 + 0.3 * torch.rand(3, generator=generator)) @ turned(generator, 3)
         basis = turned(generator, 3) @ built.channel                                # [3, D]
-        found = [accuracy(edited(built.model, built.inhibition, basis, change), prompts)
+        accuracies = [accuracy(edited(built.model, built.inhibition, basis, change), prompts)
                  for change in (R, R @ torch.linalg.inv(R).T, R @ R)]
-        if accuracy(built.model, prompts) > 0.95 and max(found) < 0.6:
+        if accuracy(built.model, prompts) > 0.95 and max(accuracies) < 0.6:
             return built, basis, R, edited(built.model, built.inhibition, basis, R)
 
 

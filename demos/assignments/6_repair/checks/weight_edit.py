@@ -56,17 +56,17 @@ def weight_name(head: th.Head) -> str:
 def others_stay(calls, outputs):
     """All parameters but one, and of that one all rows but the head's."""
     for call, output in zip(calls, outputs):
-        (model, head, _, _), (found, _) = call.args, parts_of(output)
+        (model, head, _, _), (parameters, _) = call.args, parts_of(output)
         model = model.load()
         for name, parameter in model.named_parameters():
-            if name not in found:
+            if name not in parameters:
                 raise Wrong(f"the edited model has no {name}")
-            same_shape(found[name], parameter, "", name)
-            if name != weight_name(head) and not torch.allclose(found[name], parameter, rtol=0, atol=1e-6):
+            same_shape(parameters[name], parameter, "", name)
+            if name != weight_name(head) and not torch.allclose(parameters[name], parameter, rtol=0, atol=1e-6):
                 raise Wrong(f"{name} was changed; the edit is of {weight_name(head)} alone. See {WEIGHTS}")
         K, before = model.config.d_head, model.get_parameter(weight_name(head))
         rows = torch.arange(len(before)) // K == head.head
-        after = found[weight_name(head)]
+        after = parameters[weight_name(head)]
         if not torch.allclose(after[~rows], before[~rows], rtol=0, atol=1e-6):
             check_c_proj(call, after)
             raise Wrong(f"rows of other heads were changed; {head} has rows {head.head * K} to {head.head * K + K - 1} "
@@ -87,8 +87,8 @@ def check_c_proj(call: Call, after: Tensor) -> None:
 
 def check_weights(number: int):
     def check(calls, outputs):
-        found, _ = parts_of(outputs[number])
-        check_c_proj(calls[number], found.get(weight_name(calls[number].args[1])))
+        parameters, _ = parts_of(outputs[number])
+        check_c_proj(calls[number], parameters.get(weight_name(calls[number].args[1])))
     return check
 
 
@@ -180,9 +180,9 @@ def check_fit(M: Tensor, call: Call, what: str) -> None:
             raise Wrong(f"{what}: {message}. See {FITTING}")
     model, head, basis, codes, train, where, hold = loaded(call.args)
     c, stream = mistakes.coordinates_at(model, train, head, basis, where)
-    found, least = (mistakes.quantity(each, c, stream, codes[train.index], hold) for each in (M, right))
-    raise Wrong(f"{what}: what should be least (with hold = {hold:.3g}) is {found:.4g}; it can be {least:.4g}. Is it a "
-                f"descent stopped too early, or another quantity? See {FITTING}")
+    reached, least = (mistakes.quantity(each, c, stream, codes[train.index], hold) for each in (M, right))
+    raise Wrong(f"{what}: what should be least (with hold = {hold:.3g}) is {reached:.4g}; it can be {least:.4g}. Is it "
+                f"a descent stopped too early, or another quantity? See {FITTING}")
 
 
 @once
@@ -200,10 +200,10 @@ def check_repairs(number: int):
         broken, model = accuracy(model.load(), prompts), model.load()
         intact = accuracy(whole[model], prompts)
         enough = broken + 0.9 * (intact - broken)
-        found = accuracy(edited(model, head, basis, M), prompts)
-        if found >= enough:
+        repaired = accuracy(edited(model, head, basis, M), prompts)
+        if repaired >= enough:
             return
-        told = (f"the damaged model answers {broken:.0%} of unseen prompts rightly, with your M {found:.0%}, and it "
+        told = (f"the damaged model answers {broken:.0%} of unseen prompts rightly, with your M {repaired:.0%}, and it "
                 f"was {intact:.0%} before the damage")
         for other, message in [(M.T, "M is transposed (its transpose repairs it): c is a row, and becomes c @ M"),
                                (M + torch.eye(len(M)), "this is M - 1 (with the identity added it repairs it)"),
@@ -221,11 +221,11 @@ def harmless(calls, outputs):
         model, head, basis, *_ = call.args
         _, text = unseen(call.args)
         model, M = model.load(), matrix(output, call)
-        broken, found = (divergence(whole[model], each, text) for each in (model, edited(model, head, basis, M)))
-        if not found < 0.05 * broken + 0.005:
+        broken, mended = (divergence(whole[model], each, text) for each in (model, edited(model, head, basis, M)))
+        if not mended < 0.05 * broken + 0.005:
             check_fit(M, call, "M does damage outside the task")
-            raise Wrong(f"on random tokens the divergence from the model before its damage is {found:.3f} with your M, "
-                        f"and should be near 0: without it it is {broken:.3f}. See {FITTING}")
+            raise Wrong(f"on random tokens the divergence from the model before its damage is {mended:.3f} with your "
+                        f"M, and should be near 0: without it it is {broken:.3f}. See {FITTING}")
 
 
 def check_held(number: int):
