@@ -2,7 +2,7 @@
 
 Axes: B prompt, T position, D d_model, K d_head, N item of the list, k dimension of the subspace, V vocabulary. From 0.
 `prompts` has .tokens [B, T], .positions [B, N], .index [B], .candidates [B, N], .end (an int). Bases: orthonormal rows.
-While you are graded the library's functions that an exercise is about raise an error; docstrings name what is open.
+While you are graded the library's functions that an exercise is about raise an error; docstrings name what you may use.
 """
 
 import copy
@@ -72,7 +72,7 @@ def give_the_code(model, found_on, judged_on, basis, where, seed):
         "control after"  the same in the control, with its own codes
 
     found_on, judged_on: two batches of prompts; basis: [k, D]; where: "L1.attn", say; seed: an int.
-    Open: edit.set_coordinates(basis, values, prompts.end), values [B, k], which makes the function for an Edit;
+    You may use edit.set_coordinates(basis, values, prompts.end), values [B, k], which makes the function for an Edit;
     subspace.coordinates, subspace.mean_by_index(rows [B, k], index [B], N), subspace.random_subspace(D, k, seed).
     """
     raise NotImplementedError("6.2 give_the_code")
@@ -89,7 +89,7 @@ def edit_weights(model, head, basis, M):
     W_O of all heads of a layer stands in model.h[layer].attn.c_proj.weight [H * K, D], head 0's K rows first.
     report: edit.WeightEdit(head, rank, relative_norm, factors): the change's rank, an int (its singular values above
     1e-5 of the largest); its Frobenius norm divided by that of the head's W_O, a float; the singular values of M,
-    a tuple of k floats, largest first. Open: edit.WeightEdit.
+    a tuple of k floats, largest first. You may use edit.WeightEdit.
     """
     raise NotImplementedError("6.3 edit_weights")
 
@@ -103,7 +103,7 @@ def fit(model, head, basis, codes, train, where, hold):
     s, c: coordinates [k] at END of the stream just before `where`, and of the head's write. Both |.|^2 are sums of
     squares over all entries.
     head: a th.Head, in a layer before `where`; basis: [k, D]; codes: [N, k], coordinates that the readers understand;
-    train: prompts; hold: a float, 0 or more. No weight of the model is changed. Open: tinyheads.edit.
+    train: prompts; hold: a float, 0 or more. No weight of the model is changed. You may use tinyheads.edit.
     """
     raise NotImplementedError("6.4 fit")
 

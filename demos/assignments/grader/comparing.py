@@ -36,14 +36,14 @@ def close(output: object, expected: object, tolerance: float = 1e-4, mistakes: S
         for wrong, message in likely_first(mistakes):
             if is_mistake(answer, wrong, tolerance, wanted):
                 named_last[:] = [message]
-                raise Wrong(told(f"{what}: {message}", see))
+                raise Wrong(with_reference(f"{what}: {message}", see))
         same_shape(answer, list(wanted.shape), what=what)
-        raise Wrong(told(f"{what}: {generic_diagnosis(answer, wanted, tolerance)}", see))
+        raise Wrong(with_reference(f"{what}: {generic_diagnosis(answer, wanted, tolerance)}", see))
     except RuntimeError as error:  # tensors that torch cannot compare
         raise Wrong(f"{what} cannot be compared with what was expected: {error}"[:500]) from error
 
 
-def told(message: str, see: str) -> str:
+def with_reference(message: str, see: str) -> str:
     """A message, and where to read on."""
     return f"{message.removesuffix('.')}. See {see}." if see else message
 
@@ -55,7 +55,7 @@ def close_container(output: object, expected: object, tolerance: float, mistakes
         for wrong, message in likely_first(mistakes):
             if same(output, wrong() if callable(wrong) else wrong, tolerance):
                 named_last[:] = [message]
-                raise Wrong(told(f"{what}: {message}", see))
+                raise Wrong(with_reference(f"{what}: {message}", see))
     if isinstance(expected, dict):
         if not isinstance(output, dict):
             raise Wrong(f"{what} should be a dict, not {kind_of(output)}")
@@ -63,17 +63,17 @@ def close_container(output: object, expected: object, tolerance: float, mistakes
         if missing or extra:
             odd = [f"{len(keys)} {word}, such as {keys[0]!r}"
                    for keys, word in [(missing, "missing"), (extra, "too many")] if keys]
-            raise Wrong(told(f"{what} has the wrong keys: {'; '.join(odd)}", see))
+            raise Wrong(with_reference(f"{what} has the wrong keys: {'; '.join(odd)}", see))
         if list(output) != list(expected):
             first = next(i for i, (a, b) in enumerate(zip(output, expected)) if a != b)
-            raise Wrong(told(f"{what} has the right keys in the wrong order: entry {first} is {list(output)[first]!r} "
-                             f"and should be {list(expected)[first]!r}", see))
+            raise Wrong(with_reference(f"{what} has the right keys in the wrong order: entry {first} is "
+                                       f"{list(output)[first]!r} and should be {list(expected)[first]!r}", see))
         pairs = [(f"{what}[{key!r}]", output[key], expected[key]) for key in expected]
     else:
         if not isinstance(output, (list, tuple)):
             raise Wrong(f"{what} should be a {type(expected).__name__} of {len(expected)}, not {kind_of(output)}")
         if len(output) != len(expected):
-            raise Wrong(told(f"{what} should have {len(expected)} entries, not {len(output)}", see))
+            raise Wrong(with_reference(f"{what} should have {len(expected)} entries, not {len(output)}", see))
         pairs = [(f"{what}[{i}]", each, wanted) for i, (each, wanted) in enumerate(zip(output, expected))]
     for name, each, wanted in pairs:
         close(each, wanted, tolerance, what=name, see=see)

@@ -74,13 +74,13 @@ def circuit(model: th.GPT2, prompts: th.Prompts) -> tuple[list[th.Head], th.Head
 
 
 @lru_cache
-def heads_of_model() -> tuple[list[th.Head], th.Head]:
+def circuit_of_model() -> tuple[list[th.Head], th.Head]:
     """The bundled model's circuit on lists of 5: the four heads that look at mentions most, and the mover."""
     writers, mover = circuit(th.load(MODEL), th.laundry_list(th.load_tokenizer(MODEL), 60, 5, seed=1))
     return writers[:4], mover
 
 
-def found_subspace(model: th.GPT2, prompts: th.Prompts, writers: list[th.Head], k: int) -> Tensor:
+def subspace_of_writes(model: th.GPT2, prompts: th.Prompts, writers: list[th.Head], k: int) -> Tensor:
     """The k principal components [k, D] of what some heads write at END, by index."""
     writes = subspace.writes_at_end(model, prompts, [str(writer) for writer in writers])
     return subspace.principal_components(by_place(writes, prompts), k)

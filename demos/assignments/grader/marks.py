@@ -109,19 +109,19 @@ def grade(session: Session, assignment: Assignment, submission: Submission, seed
     calls = draw(assignment, seed) if calls is None else calls
     n_warnings = len(session.warnings)
     runs = [session.run(exercise, those, submission) for exercise, those in zip(assignment.exercises, calls)]
-    marks, weak = [], {}
+    marks, with_losses = [], {}                                      # functions that lost points, as they are named
     called = functions_called(submission.main)
     for exercise, those, run in zip(assignment.exercises, calls, runs):
-        mark = looked_at(exercise, those, run, [weak[name] for name in sorted(called.get(exercise.function, ()))
-                                                if name in weak])
+        mark = marked(exercise, those, run, [with_losses[name] for name in sorted(called.get(exercise.function, ()))
+                                             if name in with_losses])
         if not mark.full:
-            weak[exercise.function] = f"{exercise.function} ({exercise.name})"
+            with_losses[exercise.function] = f"{exercise.function} ({exercise.name})"
         marks.append(mark)
     return Marks(submission.name, assignment, seed, marks, session.warnings[n_warnings:])
 
 
-def looked_at(exercise: Exercise, calls: list[Call], run: Run, weak: list[str]) -> ExerciseMark:
-    """An exercise's parts, checked one by one."""
+def marked(exercise: Exercise, calls: list[Call], run: Run, with_losses: list[str]) -> ExerciseMark:
+    """An exercise's parts, checked one by one. with_losses: the functions it calls that lost points themselves."""
     parts = []
     for part in exercise.parts:
         message = run.problem
@@ -135,8 +135,8 @@ def looked_at(exercise: Exercise, calls: list[Call], run: Run, weak: list[str]) 
         parts.append(PartMark(part.name, 0.0 if message else part.points, part.points, message))
     notes = []
     if any(part.message for part in parts):
-        if weak:
-            notes.append(f"{exercise.function} calls {' and '.join(weak)}, which lost points: mend that first.")
+        if with_losses:
+            notes.append(f"{exercise.function} calls {' and '.join(with_losses)}, which lost points: mend that first.")
         if run.printed.strip():
             notes.append(f"What it printed: {run.printed.strip()[:MOST_PRINTED]}")
     return ExerciseMark(exercise, parts, run.seconds, "\n".join(notes))

@@ -151,7 +151,7 @@ def child(request: dict, pipe: int) -> None:
     try:
         function = find_function(request)
     except BaseException as error:  # whatever a submission raises, sys.exit too, is to be told to its author
-        write(f"{folder}/out_import", values.pack(told(error, request, at="while the file was imported")))
+        write(f"{folder}/out_import", values.pack(described(error, request, at="while the file was imported")))
         sys.stdout.flush()
         os._exit(0)
     for number in range(request["calls"]):
@@ -245,7 +245,7 @@ def call(values, function, number: int, request: dict) -> None:
         changed = [k for k, each in enumerate(arguments) if values.pack(each) != before[k]]
         data = values.pack({"value": answer, "changed": changed})
     except BaseException as error:  # as above: to be told, not to end the other calls
-        data = values.pack(told(error, request))
+        data = values.pack(described(error, request))
     write(f"{folder}/out_{number}", data)
 
 
@@ -261,7 +261,7 @@ def write(path: str, data: bytes) -> None:
         file.write(data)
 
 
-def told(error: BaseException, request: dict, at: str = "") -> dict:
+def described(error: BaseException, request: dict, at: str = "") -> dict:
     """An error as its author should read it: where in his file, which kind, what it says."""
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         resource.setrlimit(resource.RLIMIT_AS, (resource.getrlimit(resource.RLIMIT_AS)[1],) * 2)  # room to tell it

@@ -114,7 +114,7 @@ class Session:
         key = str(id(source)) if isinstance(source, th.GPT2) else str(source)
         return self.root / "models" / hashlib.sha256(key.encode()).hexdigest()[:16]
 
-    def placed(self, value: object) -> object:
+    def with_paths(self, value: object) -> object:
         """An argument with models and tokenizers replaced by where the runner finds them."""
         if isinstance(value, (Model, TokenizerOf)):
             model = value if isinstance(value, Model) else Model(value.name)
@@ -125,9 +125,9 @@ class Session:
                 self.hash_copies()
             return Reference("model" if isinstance(value, Model) else "tokenizer", str(self.model_folder(model.source)))
         if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
-            return type(value)(self.placed(each) for each in value)
+            return type(value)(self.with_paths(each) for each in value)
         if isinstance(value, dict):
-            return {key: self.placed(each) for key, each in value.items()}
+            return {key: self.with_paths(each) for key, each in value.items()}
         return value
 
     # --- the runner's process ---
@@ -198,14 +198,14 @@ class Session:
         """Call the submission's function once for each call, in a process with limits, and take what came back."""
         seconds = exercise.seconds if self.seconds is None else self.seconds
         for call in calls:
-            self.placed(call.args)                                    # models are there before anything is hashed
+            self.with_paths(call.args)                                # models are there before anything is hashed
         folder = self.root / "work" / "now"
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "submission").mkdir(parents=True)
         for file in (submission.main, *submission.beside):
             shutil.copyfile(file, folder / "submission" / file.name)
         for number, call in enumerate(calls):
-            (folder / f"in_{number}").write_bytes(pack(self.placed(call.args)))
+            (folder / f"in_{number}").write_bytes(pack(self.with_paths(call.args)))
         answer = self.ask({"folder": str(folder), "submission": str(folder / "submission" / submission.main.name),
                            "function": exercise.function, "uses": exercise.uses, "forbidden": list(exercise.forbidden),
                            "calls": len(calls), "seconds": seconds, "megabytes": exercise.megabytes})

@@ -7,8 +7,8 @@ from grader.grading import Exercise, Part, agrees
 
 from .attention import (PATTERN_MISTAKES, WRITES_MISTAKES, pattern, pattern_calls, rows_are_distributions, write_calls,
                         writes)
-from .layers import (MATRICES, MLP_MISTAKES, NORM_MISTAKES, SMALL_MISTAKES, by_parts, mlp, mlp_calls, norm, norm_calls,
-                     split_calls, split_shapes)
+from .layers import (MATRICES, MLP_MISTAKES, NORM_MISTAKES, SMALL_MISTAKES, check_matrices, mlp, mlp_calls, norm,
+                     norm_calls, split_calls, split_shapes)
 from .stream import (STREAM_MISTAKES, attribution_calls, embed_write, layer_0, logit_check, names_and_shapes,
                      parts_check, stream_calls, stream_of)
 
@@ -22,10 +22,10 @@ EXERCISES = [
         Part("another size", 0.5, agrees(1, mlp, mistakes=MLP_MISTAKES))]),
     Exercise("1.3 split the heads", "split_heads", 3, split_calls, [
         Part("names and shapes", 0.5, split_shapes),
-        Part("W_Q, W_K, W_V", 1, by_parts(0, MATRICES[:3])),
-        Part("biases", 0.5, by_parts(0, MATRICES[3:6])),
-        Part("W_O", 0.5, by_parts(0, MATRICES[6:])),
-        Part("another size", 0.5, by_parts(1, MATRICES))]),
+        Part("W_Q, W_K, W_V", 1, check_matrices(0, MATRICES[:3])),
+        Part("biases", 0.5, check_matrices(0, MATRICES[3:6])),
+        Part("W_O", 0.5, check_matrices(0, MATRICES[6:])),
+        Part("another size", 0.5, check_matrices(1, MATRICES))]),
     Exercise("1.4 the attention pattern", "attention_pattern", 3, pattern_calls, [
         Part("each query's row sums to 1", 0.5, rows_are_distributions),
         Part("values", 1.5, agrees(0, pattern, mistakes=PATTERN_MISTAKES)),

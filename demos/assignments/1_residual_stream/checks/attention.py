@@ -14,7 +14,7 @@ from grader.comparing import Wrong, same_shape
 from grader.grading import Call
 from grader.inputs import random_int
 
-from .layers import draw_tokens, draws
+from .layers import draw_models, draw_tokens
 
 
 def read_by_attention(generator: torch.Generator, model: th.GPT2) -> tuple[Tensor, Tensor, th.Heads, int]:
@@ -30,7 +30,7 @@ def read_by_attention(generator: torch.Generator, model: th.GPT2) -> tuple[Tenso
 
 def pattern_calls(generator: torch.Generator) -> list[Call]:
     calls = []
-    for model in draws(generator):
+    for model in draw_models(generator):
         x, _, heads, layer = read_by_attention(generator, model)
         calls.append(Call((x, heads.W_Q[layer], heads.b_Q[layer], heads.W_K[layer], heads.b_K[layer])))
     return calls
@@ -47,7 +47,7 @@ def pattern(*arguments: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, eye, is_causal=True)
 
 
-def pattern_by(scale=None, mask="causal", axis=-1, after=False, swap=False, hide_with=-math.inf):
+def wrong_pattern(scale=None, mask="causal", axis=-1, after=False, swap=False, hide_with=-math.inf):
     """The pattern made wrong in one way."""
     def wrong(*arguments: Tensor) -> Tensor:
         q, k = queries_and_keys(*arguments)
@@ -64,23 +64,23 @@ def pattern_by(scale=None, mask="causal", axis=-1, after=False, swap=False, hide
 
 
 PATTERN_MISTAKES = [
-    (pattern_by(scale=lambda *a: 1.0), "the scores are not divided by sqrt(d_head) (equation 4)"),
-    (pattern_by(scale=lambda x, *a: x.shape[-1] ** -0.5),
+    (wrong_pattern(scale=lambda *a: 1.0), "the scores are not divided by sqrt(d_head) (equation 4)"),
+    (wrong_pattern(scale=lambda x, *a: x.shape[-1] ** -0.5),
      "the scores are divided by sqrt(d_model); it should be sqrt(d_head), K = D / H (equation 4)"),
-    (pattern_by(scale=lambda x, W_Q, *a: 1 / W_Q.shape[-1]),
+    (wrong_pattern(scale=lambda x, W_Q, *a: 1 / W_Q.shape[-1]),
      "the scores are divided by d_head; it should be by its square root (equation 4)"),
-    (pattern_by(mask="none"), "queries see the future: the causal mask is missing (equation 4, s <= t)"),
-    (pattern_by(mask="past"), "the mask hides the past and shows the future: it is the other triangle"),
-    *((pattern_by(mask="itself", hide_with=hidden),
+    (wrong_pattern(mask="none"), "queries see the future: the causal mask is missing (equation 4, s <= t)"),
+    (wrong_pattern(mask="past"), "the mask hides the past and shows the future: it is the other triangle"),
+    *((wrong_pattern(mask="itself", hide_with=hidden),
        "a position should see itself: the mask hides s = t too (an offset by one: triu(1), not triu(0))")
       for hidden in (-math.inf, -1e9)),
-    (pattern_by(axis=-2),
+    (wrong_pattern(axis=-2),
      "the softmax runs over the queries; it should run over the keys, so that each query's row sums to 1"),
-    (pattern_by(after=True),
+    (wrong_pattern(after=True),
      "future positions are set to 0 behind the softmax, so the rows no longer sum to 1: mask the scores with -inf "
      "before it"),
     (lambda *a: pattern(*a).transpose(2, 3), "it is key by query; query by key is wanted (swap the last two axes)"),
-    (pattern_by(swap=True), "queries and keys have changed places: k q^T in place of q k^T"),
+    (wrong_pattern(swap=True), "queries and keys have changed places: k q^T in place of q k^T"),
     (lambda x, W_Q, b_Q, W_K, b_K: pattern(x, W_Q, 0 * b_Q, W_K, 0 * b_K),
      "the biases b_Q and b_K are missing (equation 3)"),
     (lambda x, W_Q, b_Q, W_K, b_K: pattern(x, W_Q, 0 * b_Q, W_K, b_K), "the bias b_Q is missing (equation 3)"),
@@ -105,7 +105,7 @@ def rows_are_distributions(calls: list[Call], outputs) -> None:
 
 def write_calls(generator: torch.Generator) -> list[Call]:
     calls = []
-    for model in draws(generator):
+    for model in draw_models(generator):
         x, attention, heads, layer = read_by_attention(generator, model)
         calls.append(Call((x, attention, heads.W_V[layer], heads.b_V[layer], heads.W_O[layer])))
     return calls

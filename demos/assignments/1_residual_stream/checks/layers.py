@@ -19,7 +19,7 @@ SIZES = [dict(n_vocab=23, n_ctx=7, n_embd=24, n_layer=2, n_head=3),
 B = 2
 
 
-def draws(generator: torch.Generator) -> list[th.GPT2]:
+def draw_models(generator: torch.Generator) -> list[th.GPT2]:
     """The models of an exercise: two random ones, and the bundled one."""
     return [random_model(generator, **sizes) for sizes in SIZES] + [th.load(MODEL)]
 
@@ -50,34 +50,35 @@ def norm(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
     return F.layer_norm(x, gain.shape, gain, bias, 1e-5)
 
 
-def norm_by(x: Tensor, axis: int = -1, correction: int = 0, eps: float = 1e-5, outside: float = 0.0) -> Tensor:
+def bare_norm(x: Tensor, axis: int = -1, correction: int = 0, eps: float = 1e-5, outside: float = 0.0) -> Tensor:
     """LayerNorm without gain and bias, made wrong in one way."""
     variance = x.var(dim=axis, keepdim=True, correction=correction)
     return (x - x.mean(dim=axis, keepdim=True)) / ((variance + eps).sqrt() + outside)
 
 
 NORM_MISTAKES = [
-    (lambda x, g, b: norm_by(x, correction=1) * g + b,
+    (lambda x, g, b: bare_norm(x, correction=1) * g + b,
      "the variance divides by D, not by D - 1: torch's var() and std() take correction=0 (unbiased=False) for "
      "that (part 1, equation 1)"),
-    (lambda x, g, b: norm_by(x), "gain and bias are missing (part 1, equation 1)"),
-    (lambda x, g, b: norm_by(x) * g, "the bias is missing (part 1, equation 1)"),
-    (lambda x, g, b: norm_by(x) + b, "the gain is missing (part 1, equation 1)"),
-    (lambda x, g, b: norm_by(x) * (1 + g) + b, "the gain is multiplied by as it is, not by 1 + gain"),
-    (lambda x, g, b: norm_by(x, axis=1) * g + b,
+    (lambda x, g, b: bare_norm(x), "gain and bias are missing (part 1, equation 1)"),
+    (lambda x, g, b: bare_norm(x) * g, "the bias is missing (part 1, equation 1)"),
+    (lambda x, g, b: bare_norm(x) + b, "the gain is missing (part 1, equation 1)"),
+    (lambda x, g, b: bare_norm(x) * (1 + g) + b, "the gain is multiplied by as it is, not by 1 + gain"),
+    (lambda x, g, b: bare_norm(x, axis=1) * g + b,
      "mean and variance are taken over the positions (axis 1); LayerNorm takes them over the D entries of one "
      "position's vector (the last axis)"),
-    (lambda x, g, b: norm_by(x, axis=(0, 1, 2)) * g + b,
+    (lambda x, g, b: bare_norm(x, axis=(0, 1, 2)) * g + b,
      "mean and variance are taken over the whole tensor; each position has its own"),
     (lambda x, g, b: x / (x.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt() * g + b,
      "the mean is not taken away (that is RMSNorm)"),
 ]
 SMALL_MISTAKES = [
-    (lambda x, g, b: norm_by(x, eps=0.0) * g + b, "epsilon (1e-5) is missing: on vectors of small variance it matters"),
-    (lambda x, g, b: norm_by(x, eps=0.0, outside=1e-5) * g + b,
+    (lambda x, g, b: bare_norm(x, eps=0.0) * g + b,
+     "epsilon (1e-5) is missing: on vectors of small variance it matters"),
+    (lambda x, g, b: bare_norm(x, eps=0.0, outside=1e-5) * g + b,
      "epsilon (1e-5) belongs inside the square root, added to the variance"),
-    (lambda x, g, b: norm_by(x, eps=1e-6) * g + b, "epsilon is 1e-5 in GPT-2, not 1e-6"),
-    (lambda x, g, b: norm_by(x, eps=1e-12) * g + b, "epsilon is 1e-5 in GPT-2, not 1e-12"),
+    (lambda x, g, b: bare_norm(x, eps=1e-6) * g + b, "epsilon is 1e-5 in GPT-2, not 1e-6"),
+    (lambda x, g, b: bare_norm(x, eps=1e-12) * g + b, "epsilon is 1e-5 in GPT-2, not 1e-12"),
     *NORM_MISTAKES,
 ]
 
@@ -177,7 +178,7 @@ def split_mistakes(W: Tensor, b: Tensor, W_O: Tensor, H: int) -> dict[str, list]
     return wrong
 
 
-def by_parts(number: int, keys: tuple[str, ...]):
+def check_matrices(number: int, keys: tuple[str, ...]):
     """A check of some of the matrices."""
     def check(calls: list[Call], outputs) -> None:
         args, output = calls[number].args, outputs[number]

@@ -8,13 +8,14 @@ from grader.comparing import close, same_shape
 from grader.grading import Call, applied
 from grader.inputs import random_int
 
-from .layers import draw_tokens, draws, norm, weights_of
+from .layers import draw_models, draw_tokens, norm, weights_of
 
 # --- 1.6 ------------------------------------------------------------------------------------------------
 
 
 def stream_calls(generator: torch.Generator) -> list[Call]:
-    return [Call((draw_tokens(generator, model), weights_of(model), model.config.n_head)) for model in draws(generator)]
+    return [Call((draw_tokens(generator, model), weights_of(model), model.config.n_head))
+            for model in draw_models(generator)]
 
 
 def rebuilt(weights: dict[str, Tensor], n_head: int) -> th.GPT2:
@@ -38,7 +39,7 @@ def changed_weights(change):
         tokens, {name: change(name, w) for name, w in weights.items()}, n_head)
 
 
-def scaled(name_ends: str, factor: float):
+def scaled_weights(name_ends: str, factor: float):
     return changed_weights(lambda name, w: factor * w if name.endswith(name_ends) else w)
 
 
@@ -58,7 +59,7 @@ STREAM_MISTAKES = [
     (parallel, "the MLP reads the stream as it was before the layer's attention wrote; it comes after it (part 1)"),
     (changed_weights(lambda name, w: w.roll(-1, 0) if name == "wpe.weight" else w),
      "positions are off by one: the first position has row 0 of wpe"),
-    (scaled("wpe.weight", 0.0), "the position's vector (wpe) is missing from embed"),
+    (scaled_weights("wpe.weight", 0.0), "the position's vector (wpe) is missing from embed"),
     (lambda *args: {name: w for name, w in stream_of(*args).items() if not name.endswith("attn.bias")},
      "the attention's output bias is missing: it is a write of its own, L0.attn.bias and so on"),
 ]
@@ -100,7 +101,7 @@ def layer_0(calls: list[Call], outputs) -> None:
 
 def attribution_calls(generator: torch.Generator) -> list[Call]:
     calls = []
-    for model in draws(generator):
+    for model in draw_models(generator):
         stream = th.Stream(record=True)
         model(draw_tokens(generator, model), stream)
         last = {name: w for name, w in weights_of(model).items() if name in ("ln_f.weight", "ln_f.bias", "wte.weight")}
@@ -124,7 +125,7 @@ def logit(writes: dict[str, Tensor], weights: dict[str, Tensor], token: int) -> 
     return norm(x, weights["ln_f.weight"], weights["ln_f.bias"]) @ weights["wte.weight"][token]  # [B, T]
 
 
-def parts_by(centre=True, gain=True, scale="stream", bias_in_each=False):
+def wrong_parts(centre=True, gain=True, scale="stream", bias_in_each=False):
     """The parts made wrong in one way."""
     def wrong(writes, weights, token) -> dict[str, Tensor]:
         g, b, u = weights["ln_f.weight"], weights["ln_f.bias"], weights["wte.weight"][token]
@@ -146,17 +147,17 @@ def raw(writes, weights, token) -> dict[str, Tensor]:
 
 
 PARTS_MISTAKES = [
-    (parts_by(scale="own"),
+    (wrong_parts(scale="own"),
      "each write is divided by its own standard deviation; the scale is the whole stream's, frozen (equation 6)"),
-    (parts_by(scale="running"),
+    (wrong_parts(scale="running"),
      "each write is divided by the standard deviation of the stream so far; the scale is the whole final stream's "
      "(equation 6)"),
-    (parts_by(centre=False), "the mean of each write is not taken away (equation 6: w - mean(w))"),
-    (parts_by(gain=False), "the last LayerNorm's gain is missing (equation 6)"),
+    (wrong_parts(centre=False), "the mean of each write is not taken away (equation 6: w - mean(w))"),
+    (wrong_parts(gain=False), "the last LayerNorm's gain is missing (equation 6)"),
     (raw,
      "the writes meet the token's row without the last LayerNorm: its mean, scale and gain are missing (equation "
      "6)"),
-    (parts_by(bias_in_each=True),
+    (wrong_parts(bias_in_each=True),
      "the bias b is in every write's part; it is one part of its own, \"ln_f.bias\" (equation 6)"),
     (lambda *a: {name: part for name, part in attribution(*a).items() if name != "ln_f.bias"},
      "the part that no write makes, \"ln_f.bias\", is missing"),
@@ -166,13 +167,13 @@ PARTS_MISTAKES = [
 def logit_check(calls: list[Call], outputs) -> None:
     for number, call in enumerate(calls):
         writes, weights, token = call.args
-        close(pair(outputs[number])[0], logit(*call.args), what="the logit", mistakes=[
+        close(two_things(outputs[number])[0], logit(*call.args), what="the logit", mistakes=[
             (torch.stack(list(writes.values())).sum(0) @ weights["wte.weight"][token], "the last LayerNorm is missing"),
             (logit(writes, {**weights,
              "ln_f.bias": 0 * weights["ln_f.bias"]}, token), "the last LayerNorm's bias is missing")])
 
 
-def pair(output: object) -> tuple:
+def two_things(output: object) -> tuple:
     """The output, if it is two things."""
     close([0] * len(output) if isinstance(output, (tuple, list)) else output, (0, 0))
     return output
@@ -181,5 +182,6 @@ def pair(output: object) -> tuple:
 def parts_check(number: int):
     def check(calls: list[Call], outputs) -> None:
         args = calls[number].args
-        close(pair(outputs[number])[1], attribution(*args), what="the parts", mistakes=applied(PARTS_MISTAKES, args))
+        close(two_things(outputs[number])[1], attribution(*args), mistakes=applied(PARTS_MISTAKES, args),
+              what="the parts")
     return check

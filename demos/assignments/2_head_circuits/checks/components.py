@@ -1,7 +1,7 @@
 """Checks of 2.5 to 2.7: the SVD of a thin product, the norm of a circuit, and one component of a write.
 
-Compared with the library, in float64. The sign of a component is open, and so are the vectors of components as strong
-as each other: what is asked of a decomposition is that it be one.
+Compared with the library, in float64. A component's sign is not determined, nor are the vectors of components of equal
+strength; so the check is whether the parts add up to the matrix, not whether they are the library's.
 """
 
 import torch
@@ -12,7 +12,7 @@ from grader.comparing import Wrong, kind_of, same_shape
 from grader.grading import Call, Check, Exercise, Outputs, Part, agrees, all_of
 from grader.inputs import random_int
 
-from .weights import TOLERANCE, heads, model, one_of, shapes, some_head
+from .weights import TOLERANCE, check_shapes, entry_agrees, heads, model, some_head
 
 LARGE_D, LARGE_K = 40_000, 8  # [D, D] would be 6.4 GB in float32, more than an exercise may use
 
@@ -122,7 +122,7 @@ def unpacked(A: Tensor, output: object) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def scales(number: int) -> Check:
-    return one_of(number, 1, 3, SVD_NAMES, lambda A, B: svd_of(A, B).scale, SCALES, "the handout, part 5")
+    return entry_agrees(number, 1, 3, SVD_NAMES, lambda A, B: svd_of(A, B).scale, SCALES, "the handout, part 5")
 
 
 thin_svd = Exercise("2.5 the SVD of a thin product", "thin_svd", 4, thin_calls, [
@@ -233,17 +233,17 @@ RESTS_WRONG = [
 
 
 def component_part(number: int) -> Check:
-    return one_of(number, 0, 2, "part, rest", part_of, PARTS_WRONG, "the handout, part 7")
+    return entry_agrees(number, 0, 2, "part, rest", part_of, PARTS_WRONG, "the handout, part 7")
 
 
 def component_rest(number: int) -> Check:
-    return one_of(number, 1, 2, "part, rest", lambda *args: whole(*args) - part_of(*args), RESTS_WRONG,
-                  "the handout, part 7")
+    return entry_agrees(number, 1, 2, "part, rest", lambda *args: whole(*args) - part_of(*args), RESTS_WRONG,
+                        "the handout, part 7")
 
 
 split_write = Exercise("2.7 one component of a write", "split_write", 2, write_calls, [
     Part("the part", 1, all_of(
-        shapes(0, "part, rest", lambda x, *_: [x.shape] * 2, ["position d_model"] * 2), component_part(0))),
+        check_shapes(0, "part, rest", lambda x, *_: [x.shape] * 2, ["position d_model"] * 2), component_part(0))),
     Part("the rest", 0.5, component_rest(0)),
     Part("another size, and a head of the model", 0.5,
          all_of(*[check(number) for number in (1, 2) for check in (component_part, component_rest)]))])

@@ -28,7 +28,7 @@ def some_head(generator: torch.Generator) -> tuple[int, int]:
     return random_int(generator, 0, model().config.n_layer - 1), random_int(generator, 0, model().config.n_head - 1)
 
 
-def one_of(number: int, index: int, length: int, names: str, expected, mistakes=(), see: str = "") -> Check:
+def entry_agrees(number: int, index: int, length: int, names: str, expected, mistakes=(), see: str = "") -> Check:
     """A part's check of one entry of the tuple that a call returned. expected, mistakes: of the call's arguments."""
     def check(calls: list[Call], outputs: Outputs) -> None:
         args, output = calls[number].args, outputs[number]
@@ -38,7 +38,7 @@ def one_of(number: int, index: int, length: int, names: str, expected, mistakes=
     return check
 
 
-def shapes(number: int, names: str, wanted, axes: list[str]) -> Check:
+def check_shapes(number: int, names: str, wanted, axes: list[str]) -> Check:
     """A part's check of the shapes of a tuple. wanted: the shapes, of the call's arguments."""
     def check(calls: list[Call], outputs: Outputs) -> None:
         output = outputs[number]
@@ -107,17 +107,18 @@ SPLIT_O = [
 
 
 def split_parts(number: int):
-    return all_of(*[one_of(number, i, 4, SPLIT, split_right("QKV"[i]), split_wrong(i),
-                         "the handout, part 1") for i in range(3)])
+    return all_of(*[entry_agrees(number, i, 4, SPLIT, split_right("QKV"[i]), split_wrong(i), "the handout, part 1")
+                    for i in range(3)])
 
 
 def split_part_o(number: int):
-    return one_of(number, 3, 4, SPLIT, split_right("O"), SPLIT_O, "the handout, part 1")
+    return entry_agrees(number, 3, 4, SPLIT, split_right("O"), SPLIT_O, "the handout, part 1")
 
 
 split_heads = Exercise("2.1 split the heads", "split_heads", 3, split_calls, [
-    Part("shapes", 0.5, shapes(0, SPLIT, lambda c, p, H: [[H, len(p), len(p) // H]] * 3 + [[H, len(p) // H, len(p)]],
-                               ["head d_model d_head"] * 3 + ["head d_head d_model"])),
+    Part("shapes", 0.5, check_shapes(
+        0, SPLIT, lambda c, p, H: [[H, len(p), len(p) // H]] * 3 + [[H, len(p) // H, len(p)]],
+        ["head d_model d_head"] * 3 + ["head d_head d_model"])),
     Part("queries, keys and values", 1, split_parts(0)),
     Part("outputs", 0.5, split_part_o(0)),
     Part("another size", 0.5, all_of(split_parts(1), split_part_o(1))),
@@ -190,16 +191,16 @@ FOLD_B = [
 
 
 def reading_w(number: int) -> Check:
-    return one_of(number, 0, 2, "W', b'", lambda *args: folded(*args).W_V[0], FOLD_W, "the handout, part 2")
+    return entry_agrees(number, 0, 2, "W', b'", lambda *args: folded(*args).W_V[0], FOLD_W, "the handout, part 2")
 
 
 def reading_b(number: int) -> Check:
-    return one_of(number, 1, 2, "W', b'", lambda *args: folded(*args).b_V[0], FOLD_B, "the handout, part 2")
+    return entry_agrees(number, 1, 2, "W', b'", lambda *args: folded(*args).b_V[0], FOLD_B, "the handout, part 2")
 
 
 fold_reading = Exercise("2.2 fold LayerNorm into what is read", "fold_reading", 4, reading_calls, [
-    Part("shapes", 0.5, shapes(0, "W', b'", lambda W, b, g, beta: [W.shape, b.shape],
-                               ["head d_model d_head", "head d_head"])),
+    Part("shapes", 0.5, check_shapes(0, "W', b'", lambda W, b, g, beta: [W.shape, b.shape],
+                                     ["head d_model d_head", "head d_head"])),
     Part("weights", 1.5, reading_w(0)), Part("biases", 1, reading_b(0)),
     Part("another size", 0.5, all_of(reading_w(1), reading_b(1))),
     Part("a layer of the model", 0.5, all_of(reading_w(2), reading_b(2)))])
@@ -233,8 +234,8 @@ WRITING_B = [(lambda W, b: b, "this is b_O unchanged: it is written to the strea
 
 
 def writing(number: int, entry: int) -> Check:
-    return one_of(number, entry, 2, "W_O, b_O", lambda *args: (centred(*args).W_O, centred(*args).b_O)[entry][0],
-                  (WRITING_W, WRITING_B)[entry], "the handout, part 3")
+    return entry_agrees(number, entry, 2, "W_O, b_O", lambda *args: (centred(*args).W_O, centred(*args).b_O)[entry][0],
+                        (WRITING_W, WRITING_B)[entry], "the handout, part 3")
 
 
 fold_writing = Exercise("2.3 take the mean out of what is written", "fold_writing", 2, writing_calls, [

@@ -42,11 +42,11 @@ def random_heads(generator: torch.Generator, D: int, K: int, *axes: int) -> Head
     return heads | {"W_O": torch.randn(*axes, K, D, generator=generator) * (weight.T + 0.2)}
 
 
-def one(heads: HeadDict, head: th.Head) -> HeadDict:
+def head_of(heads: HeadDict, head: th.Head) -> HeadDict:
     return {name: W[head.layer, head.head].contiguous() for name, W in heads.items()}
 
 
-def library(heads: HeadDict) -> th.Heads:
+def as_library(heads: HeadDict) -> th.Heads:
     """All heads as the library's record, in float64."""
     W = [heads[name].double() for name in NAMES]
     L, H, D, K = W[0].shape
@@ -55,9 +55,9 @@ def library(heads: HeadDict) -> th.Heads:
     return th.Heads(config, *W, nothing, nothing, nothing, torch.zeros(L, D), folded=True)
 
 
-def pair(w: HeadDict, r: HeadDict) -> th.Heads:
+def two_layer_model(w: HeadDict, r: HeadDict) -> th.Heads:
     """Two heads as a model of two layers of one head."""
-    return library({name: torch.stack([w[name], r[name]])[:, None] for name in NAMES})
+    return as_library({name: torch.stack([w[name], r[name]])[:, None] for name in NAMES})
 
 
 # --- what the scores are, and what mistakes make of them ----------------------------------------------------
@@ -74,43 +74,43 @@ def QK(head: HeadDict) -> Factors:
     return head["W_Q"].double(), head["W_K"].double()
 
 
-def turned(factors: Factors) -> Factors:
+def transposed(factors: Factors) -> Factors:
     """The transpose."""
     return factors[1], factors[0]
 
 
 def read_by(head: HeadDict, mode: str) -> Factors:
     """M_r."""
-    return {"Q": QK(head), "K": turned(QK(head)), "V": OV(head)}[mode]
+    return {"Q": QK(head), "K": transposed(QK(head)), "V": OV(head)}[mode]
 
 
-def times(M: Factors, N: Factors) -> Factors:
+def product(M: Factors, N: Factors) -> Factors:
     """(A B^T)(C D^T)."""
     return M[0] @ (M[1].T @ N[0]), N[1]
 
 
-def values_of(M: Factors) -> Tensor:
+def singular_values(M: Factors) -> Tensor:
     """The singular values [K]."""
     return torch.linalg.svdvals(torch.linalg.qr(M[0]).R @ torch.linalg.qr(M[1]).R.T)
 
 
-def size(M: Factors) -> Tensor:
-    return values_of(M).norm()
+def norm(M: Factors) -> Tensor:
+    return singular_values(M).norm()
 
 
-def met(w: HeadDict, r: HeadDict, mode: str) -> Factors:
-    return times(OV(w), read_by(r, mode))
+def composed(w: HeadDict, r: HeadDict, mode: str) -> Factors:
+    return product(OV(w), read_by(r, mode))
 
 
-def plain(w: HeadDict, r: HeadDict, mode: str) -> Tensor:
-    return size(met(w, r, mode)) / (size(OV(w)) * size(read_by(r, mode)))
+def score_by_formula(w: HeadDict, r: HeadDict, mode: str) -> Tensor:
+    return norm(composed(w, r, mode)) / (norm(OV(w)) * norm(read_by(r, mode)))
 
 
 def score(w: HeadDict, r: HeadDict, mode: str) -> float:
     """By the library; where it is too wide for that, by the formula."""
     if len(w["W_V"]) > 1000:
-        return plain(w, r, mode).item()
-    return th.composition_scores(pair(w, r), mode)[0, 0, 1, 0].item()
+        return score_by_formula(w, r, mode).item()
+    return th.composition_scores(two_layer_model(w, r), mode)[0, 0, 1, 0].item()
 
 
 OTHER = {"Q": "K", "K": "Q"}
@@ -122,40 +122,42 @@ def score_mistakes(mode: str) -> list:
     """What a student's score may be in its place, and what to tell him."""
     M = lambda r: read_by(r, mode)
     mistakes = [
-        (lambda w, r, m: plain(w, r, m) ** 2, "this is the score squared: the square root of the norms is missing"),
-        (lambda w, r, m: plain(w, r, m).sqrt(), "this is the root of the score"),
-        (lambda w, r, m: size(met(w, r, m)), "it is not divided by anything: divide by ||OV_w|| ||M_r||"),
-        (lambda w, r, m: size(met(w, r, m)) / size(M(r)), "it is not divided by ||OV_w||"),
-        (lambda w, r, m: size(met(w, r, m)) / size(OV(w)), "it is not divided by ||M_r||"),
-        (lambda w, r, m: size(met(w, r, m)) ** 2 / (size(OV(w)) * size(M(r))),
+        (lambda w, r, m: score_by_formula(w, r, m) ** 2,
+         "this is the score squared: the square root of the norms is missing"),
+        (lambda w, r, m: score_by_formula(w, r, m).sqrt(), "this is the root of the score"),
+        (lambda w, r, m: norm(composed(w, r, m)), "it is not divided by anything: divide by ||OV_w|| ||M_r||"),
+        (lambda w, r, m: norm(composed(w, r, m)) / norm(M(r)), "it is not divided by ||OV_w||"),
+        (lambda w, r, m: norm(composed(w, r, m)) / norm(OV(w)), "it is not divided by ||M_r||"),
+        (lambda w, r, m: norm(composed(w, r, m)) ** 2 / (norm(OV(w)) * norm(M(r))),
          "the norm above the line is squared, those below are not"),
-        (lambda w, r, m: size(met(w, r, m)) / (w["W_V"].norm() * w["W_O"].norm() * M(r)[0].norm() * M(r)[1].norm()),
+        (lambda w, r, m: norm(composed(w, r, m)) / (w["W_V"].norm() * w["W_O"].norm()
+                                                    * M(r)[0].norm() * M(r)[1].norm()),
          "you divided by the norms of the factors (||W_V|| ||W_O|| and so on); it should be the norms of the products"),
-        (lambda w, r, m: size(met(w, r, m)) / (w["W_V"].norm() * w["W_O"].norm() * size(M(r))),
+        (lambda w, r, m: norm(composed(w, r, m)) / (w["W_V"].norm() * w["W_O"].norm() * norm(M(r))),
          "you divided by ||W_V|| ||W_O||; it should be the norm of their product, ||OV_w||"),
-        (lambda w, r, m: size(met(w, r, m)) / (size(OV(w)) * M(r)[0].norm() * M(r)[1].norm()),
+        (lambda w, r, m: norm(composed(w, r, m)) / (norm(OV(w)) * M(r)[0].norm() * M(r)[1].norm()),
          "you divided by the norms of M_r's factors; it should be the norm of their product, ||M_r||"),
-        (lambda w, r, m: size(met(w, r, m)) / (w["W_O"].norm() * size(M(r))),
+        (lambda w, r, m: norm(composed(w, r, m)) / (w["W_O"].norm() * norm(M(r))),
          "you divided by the norm of the wrong factor, ||W_O||; it should be that of the product, ||OV_w||"),
-        (lambda w, r, m: size(met(w, r, m)) / (size(OV(w)) * M(r)[0].norm()),
+        (lambda w, r, m: norm(composed(w, r, m)) / (norm(OV(w)) * M(r)[0].norm()),
          "you divided by the norm of the wrong factor of M_r; it should be that of the product, ||M_r||"),
-        (lambda w, r, m: size(times(M(r), OV(w))) / (size(OV(w)) * size(M(r))),
+        (lambda w, r, m: norm(product(M(r), OV(w))) / (norm(OV(w)) * norm(M(r))),
          "the product is the wrong way round, M_r OV_w: the writer comes first, OV_w M_r, in row vectors"),
-        (lambda w, r, m: size(times(turned(OV(w)), M(r))) / (size(OV(w)) * size(M(r))),
+        (lambda w, r, m: norm(product(transposed(OV(w)), M(r))) / (norm(OV(w)) * norm(M(r))),
          "the writer's OV is transposed: what it writes is on W_O's side"),
-        (lambda w, r, m: plain(r, w, m), "writer and reader are exchanged"),
-        (lambda w, r, m: values_of(met(w, r, m))[0] / (size(OV(w)) * size(M(r))),
+        (lambda w, r, m: score_by_formula(r, w, m), "writer and reader are exchanged"),
+        (lambda w, r, m: singular_values(composed(w, r, m))[0] / (norm(OV(w)) * norm(M(r))),
          "above the line is the largest singular value (torch's matrix norm with ord=2); the Frobenius norm is asked "
          "for"),
-        (lambda w, r, m: values_of(met(w, r, m))[0] / (values_of(OV(w))[0] * values_of(M(r))[0]),
+        (lambda w, r, m: singular_values(composed(w, r, m))[0] / (singular_values(OV(w))[0] * singular_values(M(r))[0]),
          "your norms are the largest singular values (ord=2); the Frobenius norm is asked for"),
         (lambda w, r, m: (w["W_O"].double() @ M(r)[0]).norm() / (w["W_O"].norm() * M(r)[0].norm()),
          "this compares W_O with one factor of M_r; the score is of the whole circuits, OV_w and M_r")]
     if mode in OTHER:
-        return [(lambda w, r, m: plain(w, r, OTHER[m]), TOLD[mode]), *mistakes]
-    return [(lambda w, r, m: size(times(OV(w), turned(OV(r)))) / (size(OV(w)) * size(OV(r))),
+        return [(lambda w, r, m: score_by_formula(w, r, OTHER[m]), TOLD[mode]), *mistakes]
+    return [(lambda w, r, m: norm(product(OV(w), transposed(OV(r)))) / (norm(OV(w)) * norm(OV(r))),
              "the reader's OV is transposed: it reads with W_V, so that M_r = W_V W_O"), *mistakes]
 
 
-def numbers(mistakes: list) -> list:
+def as_numbers(mistakes: list) -> list:
     return [((lambda *args, wrong=wrong: float(wrong(*args))), message) for wrong, message in mistakes]

@@ -10,8 +10,9 @@ from grader.comparing import close, same_shape
 from grader.grading import Call, Check, Exercise, Outputs, Part, agrees, all_of, applied
 from grader.inputs import random_int
 
-from .circuits import (MODES, OTHER, TOLD, Factors, HeadDict, library, model_heads, numbers, one, pair, plain,
-                       planted_heads, random_heads, read_by, score, score_mistakes, size, turned)
+from .circuits import (MODES, OTHER, TOLD, Factors, HeadDict, as_library, as_numbers, head_of, model_heads, norm,
+                       planted_heads, random_heads, read_by, score, score_by_formula, score_mistakes, transposed,
+                       two_layer_model)
 from .ranking import TOLERANCE
 
 LARGE_D, LARGE_K = 40_000, 8  # [D, D] would be 6.4 GB in float32, more than an exercise may use
@@ -28,20 +29,19 @@ def score_calls(generator: torch.Generator) -> list[Call]:
     pairs = [[random_heads(generator, D, K) for _ in range(2)] for D, K in sizes]
     L, H = model_heads()["W_Q"].shape[:2]
     later = random_int(generator, 1, L - 1)
-    pairs.append([one(model_heads(), th.Head(layer, random_int(generator, 0, H - 1)))
+    pairs.append([head_of(model_heads(), th.Head(layer, random_int(generator, 0, H - 1)))
                   for layer in (random_int(generator, 0, later - 1), later)])
     heads, writer, reader = planted_heads(generator)
-    calls = [Call((*pair, mode)) for pair in pairs for mode in MODES] + [Call((one(heads, writer), one(heads, reader),
-                                                                               "Q"))]
+    of_planted = Call((head_of(heads, writer), head_of(heads, reader), "Q"))
     large = [random_heads(generator, LARGE_D, LARGE_K) for _ in range(2)]
-    return [*calls, Call((*large, "Q"))]
+    return [*(Call((*pair, mode)) for pair in pairs for mode in MODES), of_planted, Call((*large, "Q"))]
 
 
 def scored(case: str, modes: str = MODES) -> Check:
     def check(calls: list[Call], outputs: Outputs) -> None:
         for mode in modes:
             number = CASES[case] + MODES.index(mode)
-            agrees(number, score, TOLERANCE, numbers(score_mistakes(mode)), f"the score by \"{mode}\"",
+            agrees(number, score, TOLERANCE, as_numbers(score_mistakes(mode)), f"the score by \"{mode}\"",
                    "the handout, parts 1 and 2")(calls, outputs)
     return check
 
@@ -63,14 +63,15 @@ def table_calls(generator: torch.Generator) -> list[Call]:
 
 
 def table(heads: HeadDict, mode: str) -> Tensor:
-    return th.composition_scores(library(heads), mode)
+    return th.composition_scores(as_library(heads), mode)
 
 
 def everywhere(heads: HeadDict, mode: str) -> Tensor:
     """The scores of all pairs, earlier or not: [L, H, L, H]."""
     L, H = heads["W_Q"].shape[:2]
     places = [th.Head(layer, head) for layer in range(L) for head in range(H)]
-    return torch.stack([plain(one(heads, w), one(heads, r), mode) for w in places for r in places]).view(L, H, L, H)
+    scores = [score_by_formula(head_of(heads, w), head_of(heads, r), mode) for w in places for r in places]
+    return torch.stack(scores).view(L, H, L, H)
 
 
 def kept(wanted: Callable) -> Callable:
@@ -120,13 +121,13 @@ composition_table = Exercise("3.2 all pairs", "composition_table", 3, table_call
 def component_calls(generator: torch.Generator) -> list[Call]:
     """The same pairs as in 3.1; the writer as its components' directions."""
     pairs = [call.args for call in score_calls(generator)]
-    return [Call((th.ov_svd(pair(w, r)).write[0, 0].float(), r, mode)) for w, r, mode in pairs]
+    return [Call((th.ov_svd(two_layer_model(w, r)).write[0, 0].float(), r, mode)) for w, r, mode in pairs]
 
 
 def components(write: Tensor, r: HeadDict, mode: str) -> Tensor:
     """By the library."""
     write = write.double().expand(2, 1, *write.shape)                                             # [2, 1, K, D]
-    return th.component_scores(pair(r, r), mode, th.SVD(write, write[..., 0], write))[0, 0, :, 1, 0]
+    return th.component_scores(two_layer_model(r, r), mode, th.SVD(write, write[..., 0], write))[0, 0, :, 1, 0]
 
 
 def lengths(write: Tensor, M: Factors) -> Tensor:
@@ -137,9 +138,8 @@ def lengths(write: Tensor, M: Factors) -> Tensor:
 def component_mistakes(mode: str) -> list:
     M = lambda r: read_by(r, mode)
     mistakes = [
-        (lambda v, r, m: lengths(v, turned(M(r))) / size(M(r)), TOLD.get(mode, "the reader's OV is transposed: M_r = "
-                                                                               "W_V W_O, which the component meets on "
-                                                                               "W_V's side")),
+        (lambda v, r, m: lengths(v, transposed(M(r))) / norm(M(r)),
+         TOLD.get(mode, "the reader's OV is transposed: M_r = W_V W_O, which the component meets on W_V's side")),
         (lambda v, r, m: lengths(v, M(r)), "it is not divided by ||M_r||"),
         (lambda v, r, m: components(v, r, m) ** 2, "these are the scores squared: the square root is missing"),
         (lambda v, r, m: lengths(v, M(r)) / (M(r)[0].norm() * M(r)[1].norm()),

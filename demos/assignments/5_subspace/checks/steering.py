@@ -10,7 +10,8 @@ from torch import Tensor
 import tinyheads as th
 from grader.comparing import Wrong, close, same_shape
 from grader.grading import Call, Model, all_of, lazily, once
-from grader.inputs import MODEL, found_subspace, heads_of_model, planted, planted_prompts, random_int, some_prompts
+from grader.inputs import (MODEL, circuit_of_model, planted, planted_prompts, random_int, some_prompts,
+                           subspace_of_writes)
 from tinyheads import subspace
 
 from . import mistakes
@@ -30,13 +31,13 @@ def several(output: object, names: tuple) -> tuple:
 
 
 def calls_traverse(generator):
-    writers, mover = heads_of_model()
+    writers, mover = circuit_of_model()
     calls, where = [], f"L{mover.layer}.attn"
     for n_items, k, G in [(5, 3, 9), (6, 2, 7)]:
         model = th.load(MODEL)
         found_on = some_prompts(generator, 80, n_items, th.ordinal_recall)
         shown_on = some_prompts(generator, 12, n_items)
-        basis = found_subspace(model, found_on, writers, k)
+        basis = subspace_of_writes(model, found_on, writers, k)
         codes = subspace.index_codes(model, found_on, basis, where)
         near = codes[torch.randint(n_items, (G,), generator=generator)]             # [G, k]
         points = near + 0.3 * codes.std(0) * torch.randn(G, k, generator=generator)
@@ -93,14 +94,14 @@ def shape_traverse(calls, outputs):
 
 
 def calls_test(generator):
-    writers, mover = heads_of_model()
+    writers, mover = circuit_of_model()
     model, calls = th.load(MODEL), []
     for n_items, k in [(5, 3), (6, 2)]:
         found_on = some_prompts(generator, 100, n_items, th.ordinal_recall)
         tested_on = some_prompts(generator, 60, n_items)
         control = subspace.random_subspace(model.config.n_embd, k, random_int(generator, 0, 10**6))
         target = torch.randint(n_items, (60,), generator=generator)
-        calls.append(Call((Model(MODEL), found_on, tested_on, found_subspace(model, found_on, writers, k), control,
+        calls.append(Call((Model(MODEL), found_on, tested_on, subspace_of_writes(model, found_on, writers, k), control,
                            f"L{mover.layer}.attn", target)))
     built = planted(generator)
     control = subspace.random_subspace(built.model.config.n_embd, 3, random_int(generator, 0, 10**6))
@@ -158,12 +159,12 @@ def check_control(number: int):
 
 
 def calls_draw(generator):
-    writers, mover = heads_of_model()
+    writers, mover = circuit_of_model()
     model, calls = th.load(MODEL), []
     for n_items, k, steps in [(5, 3, 8), (6, 2, 6)]:
         found_on, shown_on = some_prompts(generator, 60, n_items,
                                           th.ordinal_recall), some_prompts(generator, 6, n_items)
-        basis = found_subspace(model, found_on, writers, k)
+        basis = subspace_of_writes(model, found_on, writers, k)
         calls.append(Call((Model(MODEL), found_on, shown_on, basis, f"L{mover.layer}.attn", mover, steps,
                            "regions.png")))
     return calls

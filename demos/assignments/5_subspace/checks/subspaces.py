@@ -6,7 +6,7 @@ from torch import Tensor
 import tinyheads as th
 from grader.comparing import Wrong, close, same_shape
 from grader.grading import Call, Model, lazily, once
-from grader.inputs import MODEL, by_place, heads_of_model, planted, planted_prompts, random_basis, some_prompts
+from grader.inputs import MODEL, by_place, circuit_of_model, planted, planted_prompts, random_basis, some_prompts
 from tinyheads import edit, subspace
 
 from . import mistakes
@@ -19,7 +19,7 @@ ANGLES = 'the handout, "Angles"'
 
 
 def calls_write(generator):
-    writers, mover = heads_of_model()
+    writers, mover = circuit_of_model()
     built = planted(generator)
     return [Call((Model(MODEL), some_prompts(generator, 60, 5, th.ordinal_recall), writers)),
             Call((Model(MODEL), some_prompts(generator, 70, 7), [*writers[:2], mover])),

@@ -7,7 +7,7 @@ import tinyheads as th
 from grader.comparing import Wrong, close, same_shape
 from grader.codes import candidates_with
 from grader.grading import Call, Model, lazily, once
-from grader.inputs import MODEL, found_subspace, heads_of_model, random_basis, random_int, some_prompts
+from grader.inputs import MODEL, circuit_of_model, random_basis, random_int, some_prompts, subspace_of_writes
 from tinyheads import subspace
 
 from . import mistakes
@@ -49,12 +49,12 @@ def elsewhere(calls, outputs):
 
 
 def calls_code(generator):
-    writers, mover = heads_of_model()
+    writers, mover = circuit_of_model()
     model, calls = th.load(MODEL), []
     for n_items, k in [(5, 3), (8, 2)]:
         found_on = some_prompts(generator, 60, n_items, th.ordinal_recall)
         calls.append(Call((Model(MODEL), found_on, some_prompts(generator, 40, n_items),
-                           found_subspace(model, found_on, writers, k), f"L{mover.layer}.attn",
+                           subspace_of_writes(model, found_on, writers, k), f"L{mover.layer}.attn",
                            random_int(generator, 0, 10**6))))
     return calls
 

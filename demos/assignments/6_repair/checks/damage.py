@@ -7,12 +7,12 @@ from torch import Tensor
 import tinyheads as th
 from grader.comparing import Wrong, close
 from grader.grading import Call, Model, TokenizerOf, lazily, once
-from grader.inputs import MODEL, heads_of_model, planted_prompts, random_int, some_prompts
+from grader.inputs import MODEL, circuit_of_model, planted_prompts, random_int, some_prompts
 from tinyheads import repair
 
 from . import mistakes
 from .answers import as_number, entries
-from .planted_damage import accuracy, damaged, edited, planted_text, turned
+from .planted_damage import accuracy, damaged, edited, planted_text, random_rotation
 
 BROKEN = 'the handout, "What it broke"'
 WORDS = (150, 800)               # of a judgement: fewest, most
@@ -25,9 +25,9 @@ QUOTED = 3                       # pairs of figures that it must quote
 def broken_calls(generator):
     tokenizer, model = TokenizerOf(MODEL).load(), th.load(MODEL)
     other = model
-    for head in heads_of_model()[0]:                                                # something that shows everywhere
-        basis = turned(generator, model.config.n_embd)[:6].contiguous()                # [6, D]
-        other = edited(other, head, basis, 3 * turned(generator, 6))
+    for head in circuit_of_model()[0]:                                              # something that shows everywhere
+        basis = random_rotation(generator, model.config.n_embd)[:6].contiguous()    # [6, D]
+        other = edited(other, head, basis, 3 * random_rotation(generator, 6))
     seed = lambda: random_int(generator, 0, 10**6)
     tasks = {"recall": some_prompts(generator, 30, 5, th.ordinal_recall), "lists": some_prompts(generator, 35, 6),
              "IOI": th.ioi(tokenizer, 25, seed=seed(), pairs="test")}

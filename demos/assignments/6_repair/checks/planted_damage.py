@@ -19,7 +19,7 @@ def planted_text(generator: torch.Generator, n: int) -> Tensor:
     return torch.randint(config.n_vocab, (n, config.n_ctx), generator=generator)
 
 
-def turned(generator: torch.Generator, k: int) -> Tensor:
+def random_rotation(generator: torch.Generator, k: int) -> Tensor:
     """A random orthogonal matrix [k, k]."""
     return torch.linalg.qr(torch.randn(k, k, generator=generator)).Q
 
@@ -32,10 +32,10 @@ def damaged(generator: torch.Generator, weakened: bool):
     """
     while True:
         built, prompts = planted(generator), planted_prompts(generator, 100)
-        R = turned(generator, 3)
+        R = random_rotation(generator, 3)
         if weakened:
-            R = R @ torch.diag(0.25 + 0.3 * torch.rand(3, generator=generator)) @ turned(generator, 3)
-        basis = turned(generator, 3) @ built.channel                                # [3, D]
+            R = R @ torch.diag(0.25 + 0.3 * torch.rand(3, generator=generator)) @ random_rotation(generator, 3)
+        basis = random_rotation(generator, 3) @ built.channel                       # [3, D]
         accuracies = [accuracy(edited(built.model, built.inhibition, basis, change), prompts)
                  for change in (R, R @ torch.linalg.inv(R).T, R @ R)]
         if accuracy(built.model, prompts) > 0.95 and max(accuracies) < 0.6:

@@ -8,13 +8,13 @@ from torch import Tensor
 import tinyheads as th
 from grader.comparing import Wrong, close, same, same_shape
 from grader.grading import Call, Model, loaded, once
-from grader.inputs import (MODEL, found_subspace, heads_of_model, planted_prompts, random_int, random_model,
-                           some_prompts)
+from grader.inputs import (MODEL, circuit_of_model, planted_prompts, random_int, random_model, some_prompts,
+                           subspace_of_writes)
 from tinyheads import edit, subspace
 
 from . import mistakes
 from .answers import as_number
-from .planted_damage import accuracy, damaged, divergence, edited, planted_text, turned
+from .planted_damage import accuracy, damaged, divergence, edited, planted_text, random_rotation
 
 WEIGHTS = 'the handout, "The same in the weights"'
 FITTING = 'the handout, "Which M?"'
@@ -25,7 +25,7 @@ FITTING = 'the handout, "Which M?"'
 
 def calls_edit(generator):
     def of_model(model, source, head, k, change):
-        basis = turned(generator, model.config.n_embd)[:k].contiguous()
+        basis = random_rotation(generator, model.config.n_embd)[:k].contiguous()
         return Call((Model(source), head, basis, torch.eye(k) + change))
 
     small = random_model(generator, n_vocab=11, n_ctx=6, n_embd=24, n_layer=2, n_head=3)
@@ -137,9 +137,9 @@ def calls_fit(generator):
         train = planted_prompts(generator, n)
         calls.append(Call((Model(broken), built.inhibition, basis, codes, train, where, hold)))
         whole[broken] = built.model
-    writers, mover = heads_of_model()
+    writers, mover = circuit_of_model()
     model, where, found_on = th.load(MODEL), f"L{mover.layer}.attn", some_prompts(generator, 60, 6, th.ordinal_recall)
-    basis = found_subspace(model, found_on, writers, 2)
+    basis = subspace_of_writes(model, found_on, writers, 2)
     codes, train = subspace.index_codes(model, found_on, basis, where), some_prompts(generator, 50, 6)
     c, _ = mistakes.coordinates_at(model, train, writers[0], basis, where)             # [B, k]
     hold = 0.3 * c.pow(2).mean().item()                                             # enough to show
