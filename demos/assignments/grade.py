@@ -19,12 +19,11 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+from grader.marks import Marks, draw, grade, guarded_files, load_assignment
+from grader.session import Session, SessionError, Submission
 
-from grading import th  # noqa: E402
-from marks import Marks, draw, grade, guarded_files, load_assignment  # noqa: E402
-from session import Session, SessionError, Submission  # noqa: E402
-from tinyheads.files.array_file import write_atomically  # noqa: E402
+import tinyheads as th                                # behind the grader, which makes it this checkout's library
+from tinyheads.files.array_file import write_atomically
 
 MAIN_NAMES = ("submission.py", "starter.py")
 
@@ -45,19 +44,19 @@ def submissions_in(path: Path, one: bool) -> list[Submission]:
         return [Submission(path.name, path)]
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: there is no such file or folder")
-    found = []
+    submissions = []
     for each in [path] if one else sorted(path.iterdir()):
         if each.is_file() and each.suffix == ".py":
-            found.append(Submission(each.stem, each))
+            submissions.append(Submission(each.stem, each))
         elif each.is_dir() and not each.name.startswith((".", "__")):
             if submission := in_folder(each):
-                found.append(submission)
+                submissions.append(submission)
             else:
                 n = len(list(each.glob("*.py")))
                 print(f"{each}: left out, for it has {n} .py files and none is called submission.py", file=sys.stderr)
-    if not found:
+    if not submissions:
         raise FileNotFoundError(f"{path}: no submission in it; one .py file, or the main one called submission.py")
-    return found
+    return submissions
 
 
 def table(marks: Marks) -> str:
@@ -105,7 +104,7 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("assignment", type=int, help="its number, 1 to 6")
     parser.add_argument("path", type=Path, help="a submission's .py file, or a folder of submissions")
     parser.add_argument("--seed", type=int, help="of the inputs, from 0; a random one if left out")
-    parser.add_argument("--json", type=Path, 
+    parser.add_argument("--json", type=Path,
                         help="write results.json as Gradescope reads it; a folder is then one submission")
     parser.add_argument("--csv", type=Path, help="write one row a submission")
     parser.add_argument("--seconds", type=float, help="time limit of every exercise, in place of its own")

@@ -1,11 +1,13 @@
 """Mistakes that students make in assignment 1."""
 
 import math
-import random
 
 import torch
 from mistake import Mistake
-from reference_1 import *  # noqa: F403
+from reference_1 import (attention_pattern, head_writes, layer_norm, logit_attribution, mlp_write, model_of,
+                         residual_stream, split_heads)
+
+import tinyheads as th
 
 
 def sample_variance(x, gain, bias):
@@ -105,7 +107,6 @@ def sees_the_future(x, W_Q, b_Q, W_K, b_K):
 def masked_behind_the_softmax(x, W_Q, b_Q, W_K, b_K):
     q, k = x[:, None] @ W_Q + b_Q[:, None], x[:, None] @ W_K + b_K[:, None]
     return (q @ k.transpose(2, 3) / math.sqrt(W_Q.shape[-1])).softmax(-1).tril()
-
 
 
 def does_not_see_itself(x, W_Q, b_Q, W_K, b_K):

@@ -1,9 +1,9 @@
-"""Wrong answers to Assignment 2, each with part of the message that its author gets. Most are
-the reference with one slip.
+"""Wrong answers to Assignment 2, each with part of the message that its author gets.
+
+Most are the reference with one slip.
 """
 
 import torch
-
 from mistake import Mistake, slip
 from reference_2 import attention_pattern, circuit_norm, fold_reading, fold_writing, split_heads, split_write, thin_svd
 

@@ -1,9 +1,9 @@
-"""Wrong answers to Assignment 3, each with part of the message that its author gets. Most are
-the reference with one slip.
+"""Wrong answers to Assignment 3, each with part of the message that its author gets.
+
+Most are the reference with one slip.
 """
 
 import torch
-
 from mistake import Mistake, slip
 from reference_3 import (circuit, component_scores, composition_score, composition_table, norm, roc_area, top_edges,
                          whole_from_components)

@@ -1,9 +1,12 @@
 """Wrong answers to Assignment 4, each with part of the message that its author gets."""
 
 import torch
-
 from mistake import Mistake, slip
-from reference_4 import channel, inhibition_scores, pick_heads, preference, rank_correlation, remove, where_heads_look
+from reference_4 import (channel, inhibition_scores, measured_preference, pick_heads, preference, remove,
+                         where_heads_look)
+
+import tinyheads as th
+from tinyheads import causal
 
 
 def copied_for_one_seed(model, prompts):
@@ -30,38 +33,37 @@ def only_the_answer(pattern, prompts):
 
 def weights_edited(model, prompts, writer, reader, how):
     K = model.config.d_head
-    heads = th.Heads.of(model)  # noqa: F821  (the reference's imports are there when it runs)
-    ov = th.ov_svd(heads)  # noqa: F821
+    heads = th.Heads.of(model)
+    ov = th.ov_svd(heads)
     rows = model.h[writer.layer].attn.c_proj.weight[writer.head * K:(writer.head + 1) * K]
-    whole = measured_preference(model, prompts, reader, [])  # noqa: F821
+    whole = measured_preference(model, prompts, reader, [])
     scores = []
     for v in ov.write[writer.layer, writer.head]:
         rows -= torch.outer(rows @ v, v)
-        scores.append(whole - measured_preference(model, prompts, reader, []))  # noqa: F821
+        scores.append(whole - measured_preference(model, prompts, reader, []))
     return torch.tensor(scores)
 
 
 def removed_at_end(model, prompts, writer, reader, how):
-    ov = th.ov_svd(th.Heads.of(model))  # noqa: F821
+    ov = th.ov_svd(th.Heads.of(model))
     scores = []
     for direction in ov.write[writer.layer, writer.head]:
-        change = causal.remove(direction, str(writer), how).change  # noqa: F821
+        change = causal.remove(direction, str(writer), how).change
 
         def at_end(write):
             result = write.clone()
             result[:, prompts.end] = change(write)[:, prompts.end]
             return result
 
-        runs = [measured_preference(model, prompts, reader, edits) for edits in ([],
-                                                                                 [th.Edit(str(writer),
-                                                                                          at_end)])]  # noqa: F821
-        scores.append(runs[0] - runs[1])
+        whole, without = (measured_preference(model, prompts, reader, edits)
+                          for edits in ([], [th.Edit(str(writer), at_end)]))
+        scores.append(whole - without)
     return torch.tensor(scores)
 
 
 def from_weights_alone(model, prompts, writer, reader, how):
-    return th.component_scores(th.Heads.of(model), "Q")[writer.layer, writer.head, :, reader.layer,
-                                                        reader.head]  # noqa: F821
+    scores = th.component_scores(th.Heads.of(model), "Q")                           # [L, H, K, L, H]
+    return scores[writer.layer, writer.head, :, reader.layer, reader.head]
 
 
 def random_scores(model, prompts, writer, reader, how):
@@ -82,7 +84,7 @@ def ties_in_order(x, y):
 
 
 def nothing_returned(model, found_on, tested_on, writers, reader, n):
-    causal.inhibition_scores(model, found_on, th.ov_svd(th.Heads.of(model)), writers[0], reader)  # noqa: F821
+    causal.inhibition_scores(model, found_on, th.ov_svd(th.Heads.of(model)), writers[0], reader)
 
 
 LOOK, PICK, REMOVE, PREFER, SCORE, RANK, CHANNEL = "4.1", "4.2", "4.3", "4.4", "4.5", "4.6", "4.7"

@@ -1,11 +1,9 @@
 """Wrong answers to Assignment 5, each with part of the message that its author gets."""
 
 import torch
-
 from mistake import Mistake, slip
 from reference_5 import (draw_regions, mean_write, principal_angles, principal_components, random_index_test,
-                         set_coordinates,
-                         traverse)
+                         set_coordinates, steered, traverse)
 
 
 def random_means(model, prompts, writers):
@@ -43,7 +41,7 @@ def not_clamped(first, second):
 
 def borrowed_codes(model, found_on, tested_on, basis, control, where, target):
     codes, rate, _, _ = random_index_test(model, found_on, tested_on, basis, control, where, target)
-    by_control = steered(model, tested_on, control, codes[target], where)  # noqa: F821  (the reference's)
+    by_control = steered(model, tested_on, control, codes[target], where)
     return codes, rate, codes, (by_control == target).float().mean().item()
 
 

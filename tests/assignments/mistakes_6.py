@@ -5,11 +5,11 @@ import inspect
 from typing import Callable
 
 import torch
-
-import tinyheads as th
 from mistake import Mistake, slip
 from reference_6 import (MEASURED, codes_of, edit_weights, fit, give_the_code, given, judgement, perplexity,
                          set_coordinates, share_right, what_it_broke)
+
+import tinyheads as th
 
 
 def with_helper(function: Callable, helper: Callable, right: str, wrong: str) -> str:

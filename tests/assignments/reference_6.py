@@ -1,4 +1,4 @@
-"""Assignment 6 as it should be handed in: full marks. Beside what is open, written without the library's answers."""
+"""Assignment 6 as it should be handed in: full marks. It uses no library function but those allowed."""
 
 import copy
 

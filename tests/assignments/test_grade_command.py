@@ -4,20 +4,17 @@ import csv
 import json
 import subprocess
 import sys
-from pathlib import Path
 
+import grade
 import numpy as np
 import pytest
 import torch
+from grader import values
+from grader.checkout import ASSIGNMENTS
+from grader.comparing import Wrong, close, same_shape
+from grader.grading import Exercise, Part, functions
 
-ASSIGNMENTS = Path(__file__).parents[2] / "demos" / "assignments"
-sys.path.insert(0, str(ASSIGNMENTS))
-
-import grade  # noqa: E402
-import session as session_module  # noqa: E402
-import values  # noqa: E402
-from comparing import Wrong, close, same_shape  # noqa: E402
-from grading import Exercise, Part  # noqa: E402
+from tinyheads import subspace
 
 # --- values and comparing -----------------------------------------------------------------------------
 
@@ -47,7 +44,7 @@ def test_values_travel():
     b'["tensor", "float32", [0, 99999999999999], 0]\n'])
 def test_answers_that_an_enemy_wrote_are_refused(data):
     with pytest.raises(values.BadValue):
-        values.unpack(data, session_module.make_record)
+        values.unpack(data)
 
 
 def message(output, expected, **options):
@@ -91,6 +88,14 @@ def test_a_mistake_that_makes_no_difference_is_not_named():
 def test_points_must_add_up():
     with pytest.raises(ValueError, match="its parts have 2 points, not 3"):
         Exercise("0", "f", 3, lambda generator: [], [Part("a", 2, lambda calls, outputs: None)])
+
+
+def test_a_fence_names_a_modules_own_functions_but_those_left_open():
+    closed = functions(subspace, but=("subspace.coordinates",))
+    assert "subspace.span" in closed and "subspace.coordinates" not in closed
+    assert "subspace.seen_at_end" not in closed and "subspace.SubspaceError" not in closed  # another's; no function
+    with pytest.raises(ValueError, match="no_such"):
+        functions(subspace, but=("subspace.no_such",))
 
 
 # --- the command --------------------------------------------------------------------------------------

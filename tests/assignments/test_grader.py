@@ -2,21 +2,18 @@
 
 import dataclasses
 import os
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
+from grader import marks
+from grader import session as session_module
+from grader.comparing import close
+from grader.grading import Call, Exercise, Model, Part, TokenizerOf, agrees
+from grader.inputs import random_model
+from grader.session import Session, Submission
 
-ASSIGNMENTS = Path(__file__).parents[2] / "demos" / "assignments"
-sys.path.insert(0, str(ASSIGNMENTS))
-
-import marks  # noqa: E402
-import session as session_module  # noqa: E402
-from comparing import close  # noqa: E402
-from grading import Call, Exercise, Model, Part, TokenizerOf, agrees, random_model, th  # noqa: E402
-from session import Session, Submission  # noqa: E402
+import tinyheads as th
 
 RIGHT = "def triple(x):\n    return 3 * x\n"
 TWO_SIZES = lambda generator: [Call((torch.randn(shape, generator=generator),)) for shape in ((2, 3), (4,))]
@@ -76,7 +73,8 @@ HOSTILE = {
     "stops the runner": ("import os\ndef double(x):\n    os.kill(os.getppid(), 19)\n    return 2 * x",
         "ended the grader's runner, or stopped it"),
     "the library": ("def double(x):\n    import tinyheads", "tinyheads cannot be imported here"),
-    "the grader": ("def double(x):\n    import grading", "No module named 'grading'"),
+    "the grader": ("def double(x):\n    import grader", "No module named 'grader'"),
+    "the checks": ("def double(x):\n    import checks_1", "No module named 'checks_1'"),
     "the runner's module": ("def double(x):\n    import values", "No module named 'values'"),
     "None": ("def double(x):\n    2 * x", "is None and should be a torch.Tensor of shape [2, 3]: is a `return` "
                                           "missing?"),
@@ -150,8 +148,8 @@ def test_what_is_right_in_an_unusual_way_is_right(session, tmp_path, name):
 ])
 def test_a_file_that_cannot_be_imported_says_so_in_each_exercise(session, tmp_path, source, says):
     one = exercise("triple", 3, seconds=1 if "while" in source else 60)
-    found = graded(session, tmp_path, source, exercises=[one, one])
-    assert found.points == 0 and all(says in mark.output for mark in found.exercises), found.exercises[0].output
+    result = graded(session, tmp_path, source, exercises=[one, one])
+    assert result.points == 0 and all(says in mark.output for mark in result.exercises), result.exercises[0].output
 
 
 def test_one_case_may_fail_and_the_other_count(session, tmp_path):
@@ -164,9 +162,9 @@ def test_one_case_may_fail_and_the_other_count(session, tmp_path):
 
 def test_a_function_that_calls_a_wrong_one_is_told_so(session, tmp_path):
     source = "def double(x):\n    return x"
-    found = graded(session, tmp_path, source, beside="def helper(x):\n    return 1.5 * double(x)\ntripled = triple\n"
+    result = graded(session, tmp_path, source, beside="def helper(x):\n    return 1.5 * double(x)\ntripled = triple\n"
                    "def triple(x):\n    return helper(x)")
-    assert "triple calls double (0.2 double), which lost points: mend that first" in found.exercises[1].output
+    assert "triple calls double (0.2 double), which lost points: mend that first" in result.exercises[1].output
 
 
 def test_what_a_submission_leaves_running_is_ended(session, tmp_path):
@@ -189,10 +187,10 @@ def test_what_a_submission_leaves_running_is_ended(session, tmp_path):
 
 def test_changing_the_graders_files_costs_the_exercise_and_is_reported(session, tmp_path, guarded):
     before = guarded.read_text()
-    found = graded(session, tmp_path, f"def double(x):\n    open({str(guarded)!r}, 'a').write('!')\n    return 2 * x")
-    assert found.exercises[0].points == 0 and "files of the grader were changed" in found.exercises[0].output
-    assert found.exercises[1].full
-    assert len(found.warnings) == 1 and str(guarded) in found.warnings[0] and "0.2 double" in found.warnings[0]
+    result = graded(session, tmp_path, f"def double(x):\n    open({str(guarded)!r}, 'a').write('!')\n    return 2 * x")
+    assert result.exercises[0].points == 0 and "files of the grader were changed" in result.exercises[0].output
+    assert result.exercises[1].full
+    assert len(result.warnings) == 1 and str(guarded) in result.warnings[0] and "0.2 double" in result.warnings[0]
     guarded.write_text(before)
     session.guarded_hashes = session_module.hashes(session.guarded)
 
@@ -204,9 +202,9 @@ def test_changing_the_copy_of_the_library_does_not_reach_the_next_exercise(sessi
               "model.config.n_layer")
     layers = Exercise("0.4 layers", "layers", 1, lambda generator: [Call((Model("tiny"),))], [
         Part("number", 1, lambda calls, outputs: close(outputs[0], th.load("tiny").config.n_layer))], uses="tinyheads")
-    found = graded(session, tmp_path, source, exercises=[exercise("double", 2, uses="tinyheads"), layers])
-    assert found.exercises[0].points == 0 and "files of the grader were changed" in found.exercises[0].output
-    assert found.exercises[1].full, found.exercises[1].output
+    result = graded(session, tmp_path, source, exercises=[exercise("double", 2, uses="tinyheads"), layers])
+    assert result.exercises[0].points == 0 and "files of the grader were changed" in result.exercises[0].output
+    assert result.exercises[1].full, result.exercises[1].output
 
 
 def test_names_that_an_exercise_is_about_are_refused_wherever_they_were_imported_to(session, tmp_path):
@@ -218,11 +216,11 @@ def test_names_that_an_exercise_is_about_are_refused_wherever_they_were_imported
               "def inner(model):\n    from tinyheads import channels\n    return "
               "channels.ov_svd(th.Heads.of(model)).scale.dim() == 3\n"
               "def method(model):\n    return th.Heads.of(model).folded\n")
-    found = graded(session, tmp_path, source, exercises=[
+    result = graded(session, tmp_path, source, exercises=[
         uses("svd"), uses("svd", "ov_svd"), uses("inner", "heads.ov_svd"), uses("method", "Heads.of"),
         uses("method", "ov_svd")])
-    assert [mark.full for mark in found.exercises] == [True, False, False, False, True]
-    assert "tinyheads.ov_svd cannot be used here: this exercise is to write this yourself" in found.exercises[1].output
+    assert [mark.full for mark in result.exercises] == [True, False, False, False, True]
+    assert "tinyheads.ov_svd cannot be used here: this exercise is to write this yourself" in result.exercises[1].output
 
 
 def test_models_tokenizers_and_records_arrive_and_models_come_back(session, tmp_path):
@@ -243,11 +241,11 @@ def test_models_tokenizers_and_records_arrive_and_models_come_back(session, tmp_
         assert heads == [th.Head(1, 0)] and places_back == places
 
     one = Exercise("0.6 all", "all", 1, lambda generator: [call], [Part("back", 1, check)], uses="tinyheads")
-    found = graded(session, tmp_path, source, exercises=[
+    result = graded(session, tmp_path, source, exercises=[
         one, dataclasses.replace(one, function="in_place"),
         dataclasses.replace(one, function="in_place", may_change=True, parts=[Part("1", 1, agrees(0, lambda *_: 1))])])
-    assert [mark.full for mark in found.exercises] == [True, False, True], [mark.output for mark in found.exercises]
-    assert "changed its argument number 1 in place" in found.exercises[1].output
+    assert [mark.full for mark in result.exercises] == [True, False, True], [mark.output for mark in result.exercises]
+    assert "changed its argument number 1 in place" in result.exercises[1].output
 
 
 def test_a_runner_that_does_not_start_is_no_submissions_fault(monkeypatch, tmp_path):

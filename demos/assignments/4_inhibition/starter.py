@@ -2,7 +2,7 @@
 
 Axes: B prompt, T position, L layer, H head, D d_model, K d_head, N item of the list, M mention. All counted from 0.
 `prompts` has .tokens [B, T], .positions [B, N], .index [B], .mentions [B, M], .candidates [B, N], .end (an int).
-While you are graded all of tinyheads.causal raises an error, but for what a docstring below says is open.
+While you are graded all of tinyheads.causal raises an error, but for what a docstring below says you may use.
 """
 
 import torch
@@ -25,7 +25,7 @@ def attention_at_end(model, prompts, layer):
 
 
 def accuracy_without(model, prompts, head):
-    """The share of prompts answered rightly with one head writing nothing. (Done for you: how an edit is used.)"""
+    """The share of prompts answered rightly with one head writing nothing. (Done for you: so an edit is used.)"""
     stream = th.Stream(edits=[th.Edit(str(head), lambda write: torch.zeros_like(write))])
     logits = model(prompts.tokens, stream)[:, prompts.end]   # [B, V]
     among_candidates = logits.gather(1, prompts.candidates)  # [B, N]
@@ -85,7 +85,7 @@ def inhibition_scores(model, prompts, writer, reader, how):
     """How much the reader's preference owes to each component of the writer: [K], in the order of the SVD.
 
     writer, reader: th.Head, the reader in a later layer; how: "zero" or "mean". Each component is removed alone, at
-    all positions. Open: th.ov_svd, th.Heads.of; your own functions above; also
+    all positions. You may use th.ov_svd, th.Heads.of; your own functions above; also
     causal.remove(directions, "L0.H3", how), which gives the Edit that `remove` is for, and
     causal.attention_to_items(pattern, prompts).preference, which is 4.4.
     """
@@ -111,7 +111,7 @@ def channel(model, found_on, tested_on, writers, reader, n):
     inhibition score on `found_on` (mean removal).
     chosen: those in both, as a list of triples (layer, head, component), highest composition first (may be empty);
     before: the reader's preference on `tested_on`; after: the same with all chosen components removed at once (mean).
-    Open: all of causal, th.component_scores.
+    You may use all of causal, and th.component_scores.
     """
     raise NotImplementedError("4.7 channel")
 
@@ -128,7 +128,7 @@ def main():
         print(f"layer {layer}: on the mentions", " ".join(f"{value:.2f}" for value in on_mentions[layer].tolist()),
               " on the answer", " ".join(f"{value:.2f}" for value in on_answer[layer].tolist()))
     later = on_answer.clone()
-    later[0] = -1                                            # a mover must have a layer before it to listen to
+    later[0] = -1                                            # a mover reads what an earlier layer wrote
     mover = th.Head(*divmod(int(later.argmax()), model.config.n_head))
     inhibition = pick_heads(on_mentions, 0.5, mover.layer)
     print("mover:", mover, " inhibition heads:", *(th.Head(*pair) for pair in inhibition))

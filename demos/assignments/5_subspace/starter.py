@@ -2,7 +2,7 @@
 
 Axes: B prompt, T position, D d_model, N item of the list, k dimension of the subspace, G grid point. All from 0.
 `prompts` has .tokens [B, T], .positions [B, N], .index [B], .candidates [B, N], .end (an int). Bases: orthonormal rows.
-While you are graded tinyheads.subspace and tinyheads.edit raise an error, but for what a docstring says is open.
+While you are graded tinyheads.subspace and tinyheads.edit raise an error, but for what a docstring says you may use.
 """
 
 import torch
@@ -92,7 +92,8 @@ def traverse(model, prompts, basis, points, where, reader):
     points: coordinates [G, k], one point after another for all prompts; where: the read before which the stream is
     changed, "L1.attn" say; reader: a th.Head. attention: the reader's attention from END to each item, mean over
     prompts; owners: the item that gets most of it, int64.
-    Open: subspace.coordinates, edit.set_coordinates(basis, values, positions), which makes the function for an Edit.
+    You may use subspace.coordinates, and edit.set_coordinates(basis, values, positions), which makes the function for
+    an Edit.
     """
     raise NotImplementedError("5.5 traverse")
 
@@ -107,7 +108,7 @@ def random_index_test(model, found_on, tested_on, basis, control, where, target)
     the answer's place. tested_on: the prompts on which END's coordinates are set (just before `where`) to the code of
     target[b], and the model's answers are counted. target: int64 [B], places drawn at random for you, a prompt each.
     basis, control: two subspaces [k, D], each with codes of its own. The same targets serve both.
-    Open: as in 5.5, and subspace.mean_by_index(rows [B, k], index [B], n_items) -> [N, k].
+    You may use what 5.5 may, and subspace.mean_by_index(rows [B, k], index [B], n_items) -> [N, k].
     """
     raise NotImplementedError("5.6 random_index_test")
 
@@ -122,7 +123,8 @@ def draw_regions(model, found_on, shown_on, basis, where, reader, steps, path):
 
     found_on: prompts for the codes, as in 5.6; shown_on: prompts for the owners, as in 5.5; basis: [k, D], k from 2;
     steps: points a side, G = steps * steps (the grid is described in the handout); path: the PNG file to write.
-    Open: as in 5.6, and edit.traverse(model, prompts, basis, points, where, reader) -> (owners [G], weights [G]).
+    You may use what 5.6 may, and edit.traverse(model, prompts, basis, points, where, reader) -> (owners [G],
+    weights [G]).
     Draw with matplotlib, without a screen: matplotlib.figure.Figure(), then axes = figure.subplots().
     """
     raise NotImplementedError("5.7 draw_regions")
@@ -144,9 +146,9 @@ def main():
     where = f"L{mover.layer}.attn"
     print("mover:", mover, " heads that look at the mentions most:", *inhibition, " edits before:", where)
 
-    found = [th.laundry_list(tokenizer, 600, N, seed=seed) for seed in (2, 3)]
+    samples = [th.laundry_list(tokenizer, 600, N, seed=seed) for seed in (2, 3)]
     tested = th.laundry_list(tokenizer, 400, N, seed=4)
-    means = [mean_write(model, prompts, inhibition) for prompts in found]
+    means = [mean_write(model, prompts, inhibition) for prompts in samples]
     print("singular values of the means:",
           *(f"{value:.2f}" for value in torch.linalg.svdvals(means[0] - means[0].mean(0)).tolist()))
     basis = principal_components(means[0], 3)
@@ -158,10 +160,10 @@ def main():
     target = torch.randint(N, (400,), generator=torch.Generator().manual_seed(6))
     for k in (1, 2, 3, 4):
         space, control = principal_components(means[0], k), subspace.random_subspace(model.config.n_embd, k, seed=7)
-        _, rate, _, control_rate = random_index_test(model, found[0], tested, space, control, where, target)
+        _, rate, _, control_rate = random_index_test(model, samples[0], tested, space, control, where, target)
         print(f"random index, k = {k}: {rate:.2f}, random subspace {control_rate:.2f}, chance {1 / N:.2f}")
     few = th.laundry_list(tokenizer, 8, N, seed=8)
-    draw_regions(model, found[0], few, basis, where, mover, 25, "regions.png")
+    draw_regions(model, samples[0], few, basis, where, mover, 25, "regions.png")
     print("regions.png")
 
 

@@ -2,15 +2,15 @@
 
 Axes: B prompt, T position, D d_model, K d_head, N item of the list, k dimension of the subspace, V vocabulary. From 0.
 `prompts` has .tokens [B, T], .positions [B, N], .index [B], .candidates [B, N], .end (an int). Bases: orthonormal rows.
-While you are graded the library's functions that an exercise is about raise an error; docstrings name what is open.
+While you are graded the library's functions that an exercise is about raise an error; docstrings name what you may use.
 """
 
-import copy  # noqa: F401  (6.3)
+import copy
 
 import torch
 
 import tinyheads as th
-from tinyheads import causal, edit, subspace  # noqa: F401
+from tinyheads import causal, edit, subspace
 
 torch.set_grad_enabled(False)                                # 6.4 by gradient descent: with torch.enable_grad(): ...
 
@@ -72,7 +72,7 @@ def give_the_code(model, found_on, judged_on, basis, where, seed):
         "control after"  the same in the control, with its own codes
 
     found_on, judged_on: two batches of prompts; basis: [k, D]; where: "L1.attn", say; seed: an int.
-    Open: edit.set_coordinates(basis, values, prompts.end), values [B, k], which makes the function for an Edit;
+    You may use edit.set_coordinates(basis, values, prompts.end), values [B, k], which makes the function for an Edit;
     subspace.coordinates, subspace.mean_by_index(rows [B, k], index [B], N), subspace.random_subspace(D, k, seed).
     """
     raise NotImplementedError("6.2 give_the_code")
@@ -89,7 +89,7 @@ def edit_weights(model, head, basis, M):
     W_O of all heads of a layer stands in model.h[layer].attn.c_proj.weight [H * K, D], head 0's K rows first.
     report: edit.WeightEdit(head, rank, relative_norm, factors): the change's rank, an int (its singular values above
     1e-5 of the largest); its Frobenius norm divided by that of the head's W_O, a float; the singular values of M,
-    a tuple of k floats, largest first. Open: edit.WeightEdit.
+    a tuple of k floats, largest first. You may use edit.WeightEdit.
     """
     raise NotImplementedError("6.3 edit_weights")
 
@@ -103,7 +103,7 @@ def fit(model, head, basis, codes, train, where, hold):
     s, c: coordinates [k] at END of the stream just before `where`, and of the head's write. Both |.|^2 are sums of
     squares over all entries.
     head: a th.Head, in a layer before `where`; basis: [k, D]; codes: [N, k], coordinates that the readers understand;
-    train: prompts; hold: a float, 0 or more. No weight of the model is changed. Open: tinyheads.edit.
+    train: prompts; hold: a float, 0 or more. No weight of the model is changed. You may use tinyheads.edit.
     """
     raise NotImplementedError("6.4 fit")
 
@@ -154,7 +154,7 @@ def circuit(model, tokenizer):
 def main():
     model, tokenizer = th.load("tiny"), th.load_tokenizer("tiny")
     writers, mover = circuit(model, tokenizer)
-    where, found = f"L{mover.layer}.attn", {}
+    where, results = f"L{mover.layer}.attn", {}
     print("mover:", mover, "  heads that look at the mentions most:", *writers, "  edits before:", where)
     print("\nthe right code, given (6.2):  items  before  after  random subspace")
     for N in (3, 5, 8, 10):
@@ -162,14 +162,15 @@ def main():
         writes = subspace.writes_at_end(model, others, [str(writer) for writer in writers])
         basis = subspace.principal_components(subspace.mean_by_index(writes, others.index, N), min(3, N - 1))
         lists = th.laundry_list(tokenizer, 400, N, seed=20 + N)
-        found[N] = basis, give_the_code(model, others, lists, basis, where, seed=30 + N)
-        print(f"{N:35} {found[N][1]['before']:7.3f} {found[N][1]['after']:6.3f} {found[N][1]['control after']:8.3f}")
+        given = give_the_code(model, others, lists, basis, where, seed=30 + N)
+        results[N] = basis, given
+        print(f"{N:35} {given['before']:7.3f} {given['after']:6.3f} {given['control after']:8.3f}")
 
     tasks = {f"lists of {N}": th.laundry_list(tokenizer, 400, N, seed=50 + N) for N in (3, 5, 8, 10)}
     tasks |= {f"recall of {N}": th.ordinal_recall(tokenizer, 400, N, seed=60 + N) for N in (5, 8)}
     tasks["IOI"] = th.ioi(tokenizer, 400, seed=70, pairs="test")
     text = th.lists.everyday_text(tokenizer, 400, seed=80, pairs="test")
-    basis, codes = found[TRAIN_LENGTH][0], found[TRAIN_LENGTH][1]["codes"]
+    basis, codes = results[TRAIN_LENGTH][0], results[TRAIN_LENGTH][1]["codes"]
     train = th.laundry_list(tokenizer, 400, TRAIN_LENGTH, seed=40)
     for hold in HOLDS:
         print(f"\nthe weights, edited (6.3, 6.4), fitted on lists of {TRAIN_LENGTH} with hold = {hold}:")

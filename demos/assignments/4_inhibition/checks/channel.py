@@ -1,0 +1,130 @@
+"""Checks of 4.5 and 4.7: components taken away while the model runs, and what weights and runs both point at."""
+
+import torch
+
+import tinyheads as th
+from grader.comparing import Wrong, close, same_shape
+from grader.grading import Call, Model, lazily, loaded, once
+from grader.inputs import MODEL, circuit, planted, planted_prompts, some_prompts
+from tinyheads import causal
+
+from . import mistakes
+from .answers import number_rows
+
+SEE = "the handout, "
+
+
+# --- 4.5 the inhibition score -----------------------------------------------------------------------------------
+
+
+def calls_scores(generator):
+    model = th.load(MODEL)
+    calls = []
+    for how, n_items, rank in [("mean", 5, 0), ("zero", 6, 1)]:
+        prompts = some_prompts(generator, 16, n_items)
+        writers, reader = circuit(model, prompts)
+        calls.append(Call((Model(MODEL), prompts, writers[min(rank, len(writers) - 1)], reader, how)))
+    built, prompts = planted(generator), planted_prompts(generator, 24)
+    return [*calls, Call((Model(built.model), prompts, built.inhibition, built.mover, "mean"))]
+
+
+@once
+def right_scores(model, prompts, writer, reader, how):
+    return causal.inhibition_scores(model, prompts, th.ov_svd(th.Heads.of(model)), writer, reader, how)
+
+
+def check_scores(number: int):
+    def check(calls, outputs):
+        output, args = outputs[number], calls[number].args
+        _, _, writer, _, how = args
+        close(output, right_scores(args), 1e-3, lazily(mistakes.score_mistakes, args),
+              f"the scores of {writer} by {how} removal",
+              SEE + '"Preference and inhibition score"')
+    return check
+
+
+def planted_scores(calls, outputs):
+    check_scores(2)(calls, outputs)
+    scores = outputs[2]
+    if not (scores[:3].min() > 0.01 and scores[3:].abs().max() < 0.001):
+        raise Wrong(f"a model was built by hand whose writer has three components that matter, the first three; your "
+                    f"scores are {scores.tolist()}")
+
+
+def shape_scores(calls, outputs):
+    for call, output in zip(calls, outputs):
+        same_shape(output, [call.args[0].load().config.d_head], "component", "the scores")
+
+
+# --- 4.7 what both weights and intervention point at --------------------------------------------------------------
+
+
+def calls_channel(generator):
+    """n is chosen where neither order has a near tie at the n-th place, on which rounding would decide, and where the
+    two orders do not name the same components."""
+    calls = []
+    model = th.load(MODEL)
+    found_on, tested_on = some_prompts(generator, 16, 5), some_prompts(generator, 16, 5)
+    writers, reader = circuit(model, found_on)
+    built = planted(generator)
+    other = th.Head(built.inhibition.layer, 1 if built.inhibition.head == 0 else 0)
+    for each, found_on, tested_on, writers, reader in [
+            (Model(MODEL), found_on, tested_on, writers[:2], reader),
+            (Model(built.model), planted_prompts(generator, 24), planted_prompts(generator, 20),
+             [other, built.inhibition], built.mover)]:
+        both = mistakes.both_scores(each.load(), found_on, writers, reader)
+        ordered = [scores.sort(descending=True).values for scores in both]
+        gaps = torch.stack([(s[1:6] - s[2:7]) / s[0].abs() for s in ordered]).amin(0)        # behind the 2nd to the 6th
+        shared = torch.tensor([len(mistakes.chosen_by(*both, writers, n)) for n in range(2, 7)])
+        telling = (shared > 0).long() + (shared < torch.arange(2, 7))                        # some in both, some in one
+        n = 2 + int((gaps + telling * (gaps > 0.01)).argmax())
+        calls.append(Call((each, found_on, tested_on, writers, reader, n)))
+    return calls
+
+
+@once
+def right_choice(model, found_on, tested_on, writers, reader, n):
+    """(predicted, measured, the right choice)."""
+    predicted, measured = mistakes.both_scores(model, found_on, writers, reader)
+    return predicted, measured, mistakes.chosen_by(predicted, measured, writers, n)
+
+
+def three_things(output: object) -> tuple[list[tuple], object, object]:
+    """A submission's (chosen, before, after)."""
+    if not isinstance(output, (tuple, list)) or len(output) != 3:
+        raise Wrong("the result should be three things: (chosen, before, after)")
+    return number_rows(output[0], ("layer", "head", "component")), output[1], output[2]
+
+
+def check_chosen(number: int):
+    def check(calls, outputs):
+        answer, _, _ = three_things(outputs[number])
+        args = calls[number].args
+        predicted, measured, wanted = right_choice(args)
+        if answer == wanted:
+            return
+        if sorted(answer) == sorted(wanted):
+            raise Wrong("the components are the right ones; put the one with the highest composition first")
+        for wrong, message in mistakes.choice_mistakes(*loaded(args), predicted, measured):
+            if sorted(answer) == sorted(wrong()):
+                raise Wrong(f"{message}. See {SEE}exercise 7")
+        raise Wrong(f"of the {args[-1]} highest both ways, {len(wanted)} components are in both lists; you give "
+                    f"{len(answer)}, "
+                    f"{len(set(answer) & set(wanted))} of them rightly. See {SEE}exercise 7")
+    return check
+
+
+def check_cost(number: int):
+    def check(calls, outputs):
+        chosen, before, after = three_things(outputs[number])
+        model, found_on, tested_on, writers, reader, n = loaded(calls[number].args)
+        config = model.config
+        if any(not (0 <= l < config.n_layer and 0 <= h < config.n_head and 0 <= i < config.d_head) for l, h,
+               i in chosen):
+            raise Wrong("some of the chosen components do not exist in this model")
+        cost = model, found_on, tested_on, reader, chosen                           # of what was chosen, right or wrong
+        close(before, causal.preference(model, tested_on, reader, []), 1e-3, lazily(mistakes.before_mistakes, cost),
+              "before", SEE + "exercise 7")
+        close(after, mistakes.without(model, tested_on, reader, chosen), 1e-3, lazily(mistakes.after_mistakes, cost),
+              "after", SEE + "exercise 7")
+    return check

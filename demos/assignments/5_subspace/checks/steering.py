@@ -1,0 +1,230 @@
+"""Checks of 5.5 to 5.7: walking through the subspace, the random-index test, and the figure."""
+
+from io import BytesIO
+
+import numpy as np
+import torch
+from matplotlib.image import imread
+from torch import Tensor
+
+import tinyheads as th
+from grader.comparing import Wrong, close, same_shape
+from grader.grading import Call, Model, all_of, lazily, once
+from grader.inputs import (MODEL, circuit_of_model, planted, planted_prompts, random_int, some_prompts,
+                           subspace_of_writes)
+from tinyheads import subspace
+
+from . import mistakes
+
+WALK = 'the handout, "Traversal"'
+TESTING = 'the handout, "The test"'
+
+
+def several(output: object, names: tuple) -> tuple:
+    """A tuple of that many, or `Wrong`."""
+    if not isinstance(output, (tuple, list)) or len(output) != len(names):
+        raise Wrong(f"the result should be {len(names)} things: ({', '.join(names)})")
+    return tuple(output)
+
+
+# --- 5.5 walking through it --------------------------------------------------------------------------------------
+
+
+def calls_traverse(generator):
+    writers, mover = circuit_of_model()
+    calls, where = [], f"L{mover.layer}.attn"
+    for n_items, k, G in [(5, 3, 9), (6, 2, 7)]:
+        model = th.load(MODEL)
+        found_on = some_prompts(generator, 80, n_items, th.ordinal_recall)
+        shown_on = some_prompts(generator, 12, n_items)
+        basis = subspace_of_writes(model, found_on, writers, k)
+        codes = subspace.index_codes(model, found_on, basis, where)
+        near = codes[torch.randint(n_items, (G,), generator=generator)]             # [G, k]
+        points = near + 0.3 * codes.std(0) * torch.randn(G, k, generator=generator)
+        calls.append(Call((Model(MODEL), shown_on, basis, points, where, mover)))
+    built = planted(generator)
+    where = f"L{built.mover.layer}.attn"
+    codes = subspace.index_codes(built.model, planted_prompts(generator, 120), built.channel, where)
+    order = torch.randperm(len(codes), generator=generator)
+    return [*calls, Call((Model(built.model), planted_prompts(generator, 10), built.channel, codes[order], where,
+                          built.mover))]
+
+
+right_attention = once(mistakes.attention_at)
+
+
+def check_attention(*numbers: int):
+    def check(calls, outputs):
+        for number in numbers:
+            args = calls[number].args
+            attention, _ = several(outputs[number], ("attention", "owners"))
+            close(attention, right_attention(args), 1e-3, lazily(mistakes.traversal, args), "the attention", WALK)
+    return check
+
+
+def must_be_places(owners: Tensor, N: int) -> None:
+    """Raise `Wrong` unless all are places in a list of N."""
+    if owners.is_floating_point() or owners.min() < 0 or owners.max() >= N:
+        raise Wrong(f"the owners should be places in the list, whole numbers from 0 to {N - 1}")
+
+
+def check_owners(*numbers: int):
+    def check(calls, outputs):
+        for number in numbers:
+            attention, owners = several(outputs[number], ("attention", "owners"))
+            same_shape(owners, [len(calls[number].args[3])], "point", "the owners")
+            N = calls[number].args[1].positions.shape[1]
+            must_be_places(owners, N)
+            wanted = right_attention(calls[number].args)                            # [G, N]
+            given = wanted.gather(1, owners.long()[:, None])[:, 0]
+            if (wanted.amax(1) - given).max() > 1e-4:
+                least = (wanted.argmin(1), "these are the items that get least attention")
+                close(owners, wanted.argmax(1), 0, [least], "the owners", WALK)
+    return check
+
+
+def shape_traverse(calls, outputs):
+    for call, output in zip(calls, outputs):
+        attention, owners = several(output, ("attention", "owners"))
+        same_shape(attention, [len(call.args[3]), call.args[1].positions.shape[1]], "point item", "the attention")
+        same_shape(owners, [len(call.args[3])], "point", "the owners")
+
+
+# --- 5.6 the test ---------------------------------------------------------------------------------------------------
+
+
+def calls_test(generator):
+    writers, mover = circuit_of_model()
+    model, calls = th.load(MODEL), []
+    for n_items, k in [(5, 3), (6, 2)]:
+        found_on = some_prompts(generator, 100, n_items, th.ordinal_recall)
+        tested_on = some_prompts(generator, 60, n_items)
+        control = subspace.random_subspace(model.config.n_embd, k, random_int(generator, 0, 10**6))
+        target = torch.randint(n_items, (60,), generator=generator)
+        calls.append(Call((Model(MODEL), found_on, tested_on, subspace_of_writes(model, found_on, writers, k), control,
+                           f"L{mover.layer}.attn", target)))
+    built = planted(generator)
+    control = subspace.random_subspace(built.model.config.n_embd, 3, random_int(generator, 0, 10**6))
+    target = torch.randint(6, (50,), generator=generator)
+    return [*calls, Call((Model(built.model), planted_prompts(generator, 120), planted_prompts(generator, 50),
+                          built.channel, control, f"L{built.mover.layer}.attn", target))]
+
+
+TEST = ("codes", "rate", "control_codes", "control_rate")
+
+
+@once
+def right_test(model, found_on, tested_on, basis, control, where, target):
+    """(codes, rate, control_codes, control_rate)."""
+    answer = []
+    for rows in (basis, control):
+        codes = subspace.index_codes(model, found_on, rows, where)
+        hit = lambda among: among.argmax(1) == target
+        answer += [codes, mistakes.rate(model, tested_on, rows, codes[target], where, hit)]
+    return tuple(answer)
+
+
+def check_codes(number: int, of: str = "codes"):
+    """of: "codes" or "control_codes"."""
+    def check(calls, outputs):
+        which, args = TEST.index(of), calls[number].args
+        model, found_on, tested_on, basis, control, where, _ = args
+        subspaces = (basis, control) if of == "codes" else (control, basis)
+        close(several(outputs[number], TEST)[which], right_test(args)[which], 1e-3,
+              lazily(mistakes.codes, (model, found_on, tested_on, *subspaces, where)), of, TESTING)
+    return check
+
+
+def check_rate(number: int, of: str = "rate"):
+    """of: "rate" or "control_rate"."""
+    def check(calls, outputs):
+        which, args = TEST.index(of), calls[number].args
+        answer, wanted = several(outputs[number], TEST)[which], right_test(args)[which]
+        as_float = answer.item() if isinstance(answer, Tensor) and answer.numel() == 1 else answer
+        one = 1.01 / len(args[-1])                                      # a prompt more or less: a tie, by rounding
+        if isinstance(as_float, float) and abs(as_float - wanted) <= one:
+            return
+        model, found_on, tested_on, basis, control, where, target = args
+        subspaces = (basis, control) if of == "rate" else (control, basis)
+        close(answer, wanted, 1e-9, lazily(mistakes.rates, (model, found_on, tested_on, *subspaces, where, target)),
+              of, TESTING)
+    return check
+
+
+def check_control(number: int):
+    return all_of(check_codes(number, "control_codes"), check_rate(number, "control_rate"))
+
+
+# --- 5.7 drawing it ---------------------------------------------------------------------------------------------------
+
+
+def calls_draw(generator):
+    writers, mover = circuit_of_model()
+    model, calls = th.load(MODEL), []
+    for n_items, k, steps in [(5, 3, 8), (6, 2, 6)]:
+        found_on, shown_on = some_prompts(generator, 60, n_items,
+                                          th.ordinal_recall), some_prompts(generator, 6, n_items)
+        basis = subspace_of_writes(model, found_on, writers, k)
+        calls.append(Call((Model(MODEL), found_on, shown_on, basis, f"L{mover.layer}.attn", mover, steps,
+                           "regions.png")))
+    return calls
+
+
+DRAWN = ("codes", "points", "owners", "picture")
+
+
+def plane(codes: Tensor, steps: int, margin: float = 0.25) -> Tensor:
+    """The grid of the handout: [steps ** 2, k]."""
+    low, high = codes[:, :2].amin(0), codes[:, :2].amax(0)
+    grid = subspace.grid(low - margin * (high - low), high + margin * (high - low), steps)
+    return torch.cat([grid, codes[:, 2:].mean(0).expand(len(grid), -1)], dim=1)
+
+
+@once
+def right_drawing(model, found_on, shown_on, basis, where, reader, steps, path):
+    """Codes [N, k], points [G, k], and the reader's attention to each item there [G, N]."""
+    codes = subspace.index_codes(model, found_on, basis, where)
+    points = plane(codes, steps)
+    return codes, points, mistakes.attention_at(model, shown_on, basis, points, where, reader)
+
+
+def check_drawn(calls, outputs):
+    for call, output in zip(calls, outputs):
+        _, found_on, shown_on, basis, where, _, steps, _ = call.args
+        codes, points, owners, _ = several(output, DRAWN)
+        right, grid, wanted = right_drawing(call.args)                              # [N, k], [G, k], [G, N]
+        see = "the handout, exercise 7"
+        close(codes, right, 1e-3, lazily(mistakes.codes, (call.args[0], found_on, shown_on, basis, basis, where)),
+              "the codes", see)
+        by_columns = grid.view(steps, steps, -1).transpose(0, 1).reshape(len(grid), -1)
+        close(points, grid, 1e-3, [(plane(right, steps, 0.0),
+                                    "the grid is not widened: a quarter of the range at each end"),
+                                   (by_columns, "coordinate 0 runs fastest; coordinate 1 should (cartesian_prod)"),
+                                   (torch.cat([grid[:, :2], 0 * grid[:, 2:]], 1),
+                                    "further coordinates are 0; they should be at the codes' mean")],
+              "the points", see)
+        same_shape(owners, [steps * steps], "point", "the owners")
+        must_be_places(owners, wanted.shape[1])
+        if (wanted.amax(1) - wanted.gather(1, owners.long()[:, None])[:, 0]).max() > 1e-3:
+            close(owners, wanted.argmax(1), 0, [], "the owners", see)
+
+
+def check_picture(calls, outputs):
+    for call, output in zip(calls, outputs):
+        picture = several(output, DRAWN)[3]
+        picture = picture.numpy() if isinstance(picture, Tensor) else picture
+        if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.ndim != 1:
+            raise Wrong("the picture should be the file's bytes, as bytes_of(path) gives them")
+        data = picture.tobytes()
+        if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+            raise Wrong("the file is no PNG: save with figure.savefig(path), path ending in .png")
+        width, height = (int.from_bytes(data[at:at + 4], "big") for at in (16, 20))
+        if not (400 <= width <= 3000 and 300 <= height <= 3000):
+            raise Wrong(f"the figure is {width} by {height} pixels; at least 400 by 300 can be read, and 3000 is "
+                        f"more than enough")
+        pixels = (imread(BytesIO(data), format="png")[..., :3].reshape(-1, 3) * 255).round().astype(np.int64)
+        counts = np.bincount(pixels @ [65536, 256, 1])                      # of each colour
+        large, items = int((counts > len(pixels) / 500).sum()), len(torch.as_tensor(several(output, DRAWN)[2]).unique())
+        if large < items + 1:                                               # the regions' colours and the paper's
+            raise Wrong(f"{items} items own a part of the plane, but the figure has only {large} colours of some area, "
+                        f"the paper's among them: give each item a colour, and large enough points to be seen")

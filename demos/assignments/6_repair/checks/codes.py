@@ -1,0 +1,140 @@
+"""Checks of 6.1 and 6.2: coordinates set in the stream, and END given the code of the right place."""
+
+import torch
+from torch import Tensor
+
+import tinyheads as th
+from grader.comparing import Wrong, close, same_shape
+from grader.codes import candidates_with
+from grader.grading import Call, Model, lazily, once
+from grader.inputs import MODEL, circuit_of_model, random_basis, random_int, some_prompts, subspace_of_writes
+from tinyheads import subspace
+
+from . import mistakes
+from .answers import as_number, entries
+from .planted_damage import accuracy
+
+GIVEN = 'the handout, "An edit in the stream"'
+
+
+# --- 6.1 setting coordinates ---------------------------------------------------------------------------------
+
+
+def calls_setting(generator):
+    calls = []
+    for B, T, D, k, positions in [(4, 6, 10, 3, [5]), (5, 7, 8, 2, [6, 2, 3])]:
+        basis = random_basis(generator, D, k)
+        calls.append(Call((torch.randn(B, T, D, generator=generator), basis,
+                           2 * torch.randn(B, len(positions), k, generator=generator), positions)))
+    return calls
+
+
+def check_setting(number: int):
+    def check(calls, outputs):
+        args = calls[number].args
+        close(outputs[number], mistakes.right_setting(*args), 1e-3, mistakes.setting(*args), "x", GIVEN)
+    return check
+
+
+def elsewhere(calls, outputs):
+    for number, (call, output) in enumerate(zip(calls, outputs)):
+        x, _, _, positions = call.args
+        same_shape(output, x, "batch position d_model", "x")
+        others = [t for t in range(x.shape[1]) if t not in positions]
+        if torch.equal(output, x) or not torch.allclose(output[:, others], x[:, others], atol=1e-5):
+            check_setting(number)(calls, outputs)
+
+
+# --- 6.2 the right code, given -------------------------------------------------------------------------------
+
+
+def calls_code(generator):
+    writers, mover = circuit_of_model()
+    model, calls = th.load(MODEL), []
+    for n_items, k in [(5, 3), (8, 2)]:
+        found_on = some_prompts(generator, 60, n_items, th.ordinal_recall)
+        calls.append(Call((Model(MODEL), found_on, some_prompts(generator, 40, n_items),
+                           subspace_of_writes(model, found_on, writers, k), f"L{mover.layer}.attn",
+                           random_int(generator, 0, 10**6))))
+    return calls
+
+
+KEYS = ("codes", "control", "control codes", "before", "logits", "after", "control after")
+
+
+@once
+def right_codes(model, found_on, judged_on, basis, where, seed):
+    """(codes, before) of the subspace that was asked about."""
+    return subspace.index_codes(model, found_on, basis, where), accuracy(model, judged_on)
+
+
+def control_of(number: int, calls, outputs) -> Tensor:
+    """The control that the submission drew, if it is one."""
+    model, _, _, basis, _, _ = calls[number].args
+    control = entries(outputs[number], KEYS)["control"]
+    k, D = basis.shape
+    if isinstance(control, Tensor) and control.dim() == 2 and control.shape[1] == D and len(control) != k:
+        raise Wrong(f"the control has {len(control)} dimensions, the subspace {k}: more room to write in does more by "
+                    f"itself, so the two must be of the same width. See {GIVEN}")
+    same_shape(control, basis, "k d_model", "the control")
+    if not (control @ control.T - torch.eye(k)).abs().max() < 1e-3:
+        raise Wrong("the control's rows are not orthonormal: torch.linalg.qr of [D, k], transposed, makes them so")
+    if subspace.principal_angles(control.float(), basis)[0] < 15:
+        raise Wrong("the control shares a direction with the subspace; it should be drawn at random, from `seed`")
+    return control.float()
+
+
+def check_codes(number: int):
+    def check(calls, outputs):
+        args, answer = calls[number].args, entries(outputs[number], KEYS)
+        model, found_on, judged_on, basis, where, seed = args
+        other = subspace.random_subspace(basis.shape[1], len(basis), seed)
+        close(answer["codes"], right_codes(args)[0], 1e-3,
+              lazily(mistakes.codes, (model, found_on, judged_on, basis, other, where)), "the codes", GIVEN)
+    return check
+
+
+def within_one(answer: object, wanted: float, B: int, known, what: str) -> None:
+    """A rate, right within one prompt (a tie, by rounding), or `Wrong`."""
+    if abs(as_number(answer, what) - wanted) > 1.01 / B:
+        close(as_number(answer, what), wanted, 1e-9, known, what, GIVEN)
+
+
+def check_rates(number: int):
+    """Logits and accuracy are those that follow from the submission's own codes, so that a slip there costs once."""
+    def check(calls, outputs):
+        args, answer = calls[number].args, entries(outputs[number], KEYS)
+        model, found_on, judged_on, basis, where, seed = args
+        (codes, before), own = right_codes(args), answer["codes"]
+        codes = own.float() if isinstance(own, Tensor) and own.shape == codes.shape and own.isfinite().all() else codes
+        logits = candidates_with(model.load(), judged_on, basis, codes[judged_on.index], where)
+        after, B = mistakes.rate(logits, judged_on), len(judged_on.tokens)
+        known = [(after, "it is that with the code given; before, nothing is changed"),
+                 (100 * before, "this is in percent; give a share, from 0 to 1")]
+        within_one(answer["before"], before, B, known, "the accuracy before")
+        other = subspace.random_subspace(basis.shape[1], len(basis), seed)
+        others = subspace.index_codes(model.load(), found_on, other, where)
+        given = (model, judged_on, basis, codes, other, others, where)
+        close(answer["logits"], logits, 1e-3, lazily(mistakes.logits, given), "the logits", GIVEN)
+        within_one(answer["after"], after, B, lazily(mistakes.rates, given), "the accuracy after")
+    return check
+
+
+def check_control(*numbers: int):
+    def check(calls, outputs):
+        for number in numbers:
+            control = control_of(number, calls, outputs)
+            args, answer = calls[number].args, entries(outputs[number], KEYS)
+            model, found_on, judged_on, basis, where, _ = args
+            own, loaded = right_codes(args)[0], model.load()
+            codes = subspace.index_codes(loaded, found_on, control, where)
+            close(answer["control codes"], codes, 1e-3,
+                  lazily(mistakes.codes, (model, found_on, judged_on, control, basis, where)), "the control's codes",
+                  GIVEN)
+            after = mistakes.rate(candidates_with(loaded, judged_on, control, codes[judged_on.index], where), judged_on)
+            known = lazily(mistakes.rates, (model, judged_on, control, codes, basis, own, where))
+            within_one(answer["control after"], after, len(judged_on.tokens), known, "the accuracy in the control")
+        first, second = (control_of(number, calls, outputs) for number in (0, 1))
+        if subspace.principal_angles(first, second)[0] < 5:
+            raise Wrong("two seeds gave the same control: draw it from torch.Generator().manual_seed(seed)")
+    return check

@@ -1,0 +1,21 @@
+"""The grader, for whoever sets an assignment or writes a new one; a student need not read it.
+
+A submission is untrusted code. Each exercise runs it in a process of its own, and what comes back is compared here
+with what the library computes. Read in this order:
+
+    grading.py     what checks are made of: exercises, calls, parts
+    comparing.py   what is wrong with an answer, in the student's terms
+    inputs.py      what several assignments draw: prompts, models, the circuit of the bundled model
+    marks.py       from a submission to its marks, part by part
+    session.py     one exercise run in another process, as seen from the grader
+    returned.py    what that process handed back, read without trusting it
+    runner.py      the process itself: it calls the submission's functions, within limits
+    values.py      how arguments and answers travel between the two, without pickles
+    checkout.py    where this checkout lies, and how its modules are loaded
+
+Then the checks of one assignment, ../3_composition/checks/ say, whose __init__.py lists the exercises and their points.
+"""
+
+from .checkout import LIBRARY, load_module
+
+load_module("tinyheads", LIBRARY / "__init__.py")  # this checkout's library, installed or not

@@ -1,0 +1,181 @@
+"""What an assignment's checks are made of: exercises, their calls, their parts.
+
+The package checks/ of an assignment lists its EXERCISES. Each draws the arguments of a few calls from a seed; a process
+of its own calls the submission's function with them; then each part looks at what came back, and raises `Wrong` with
+what to tell the student. A part that raises nothing earns its points. `close` compares, and where an answer is that of
+a well-known mistake it says so.
+
+    Exercise("1.1 LayerNorm", "layer_norm", 2, calls, [
+        Part("shape", 0.5, lambda calls, outputs: same_shape(outputs[0], [2, 5, 24], "batch position d_model")),
+        Part("values", 1.5, agrees(0, expected, mistakes=[(no_gain, "the gain is missing: see part 2")])),
+    ], uses="torch")
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from inspect import isfunction
+from pathlib import Path
+from types import ModuleType
+from typing import Callable
+
+import torch
+
+import tinyheads as th
+
+from .comparing import Wrong, close
+
+
+@dataclass(frozen=True)
+class Model:
+    """An argument that the submission gets as a loaded th.GPT2. source: a name, a path, or a model in memory."""
+
+    source: str | Path | th.GPT2
+
+    def load(self) -> th.GPT2:
+        """The model, for the checks: a copy of its own from a name or a path, else the one in memory."""
+        return self.source if isinstance(self.source, th.GPT2) else th.load(self.source)
+
+
+@dataclass(frozen=True)
+class TokenizerOf:
+    """An argument that the submission gets as a loaded tokenizer. name: of a model, or a path."""
+
+    name: str
+
+    def load(self) -> th.Tokenizer:
+        return th.load_tokenizer(self.name)
+
+
+@dataclass(frozen=True)
+class Call:
+    """The arguments of one call.
+
+    args: tensors, numbers, strings, None, lists, tuples and dicts of these, Model, TokenizerOf, th.Head,
+    th.Component, th.lists.Prompts, th.Heads. (Where `uses` is "torch", records arrive as their fields alone.)
+    """
+
+    args: tuple
+
+
+class Outputs(Sequence):
+    """What the calls returned, in their order. Taking one that failed raises `Wrong` with the reason."""
+
+    def __init__(self, values: list):
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, number: int) -> object:
+        if isinstance(self.values[number], Wrong):
+            raise self.values[number]
+        return self.values[number]
+
+
+Check = Callable[[list[Call], Outputs], None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A share of an exercise's points. check(calls, outputs) raises `Wrong` where they are not earned."""
+
+    name: str
+    points: float
+    check: Check
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One function of a submission: how it is called, and what its answers are worth.
+
+    name: as in the handout; function: its name; points: all there are, the sum over `parts`; calls: draws the calls;
+    uses: "torch" (the library cannot be imported) or "tinyheads" (it can, but for the names in `forbidden`, such as
+    "ov_svd", "subspace.from_weights" or "Heads.of"); seconds, megabytes: the limits for all calls together;
+    may_change: whether the function may change its arguments in place (else that costs the parts that look there).
+    """
+
+    name: str
+    function: str
+    points: float
+    calls: Callable[[torch.Generator], list[Call]]
+    parts: list[Part]
+    uses: str = "torch"
+    forbidden: tuple[str, ...] = ()
+    seconds: float = 20
+    megabytes: int = 4000
+    may_change: bool = False
+
+    def __post_init__(self):
+        if self.uses not in ("torch", "tinyheads"):
+            raise ValueError(f"{self.name}: uses is 'torch' or 'tinyheads', not {self.uses!r}")
+        points = sum(part.points for part in self.parts)
+        if abs(points - self.points) > 1e-9:
+            raise ValueError(f"{self.name}: its parts have {points} points, not {self.points}")
+
+
+# --- checks, made of simpler ones -------------------------------------------------------------------------
+
+
+def agrees(number: int, expected: Callable, tolerance: float = 1e-4, mistakes: Sequence = (), what: str = "the result",
+           see: str = "") -> Check:
+    """A part's check: the answer to call `number` is expected(*its arguments).
+
+    mistakes: pairs (a function of the same arguments that makes the mistake, what to say).
+    """
+    def check(calls: list[Call], outputs: Outputs) -> None:
+        args, output = calls[number].args, outputs[number]
+        close(output, expected(*args), tolerance, applied(mistakes, args), what, see)
+    return check
+
+
+def all_of(*checks: Check) -> Check:
+    """Several checks for the points of one part."""
+    def check(calls: list[Call], outputs: Outputs) -> None:
+        for each in checks:
+            each(calls, outputs)
+    return check
+
+
+def applied(mistakes: Sequence, args: tuple) -> list[tuple[Callable, str]]:
+    """Mistakes that are functions of a call's arguments, as `close` takes them: functions without arguments."""
+    return [((lambda wrong=wrong: wrong(*args)), message) for wrong, message in mistakes]
+
+
+# --- what a check computes from a call's arguments --------------------------------------------------------
+
+
+def loaded(args: tuple) -> tuple:
+    """A call's arguments, models loaded."""
+    return tuple(each.load() if isinstance(each, Model) else each for each in args)
+
+
+def once(function: Callable) -> Callable[[tuple], object]:
+    """A function of a call's arguments, as a function of their tuple that computes each answer only once.
+
+    All submissions of a folder get the same calls, so that what is expected of them is computed for the first alone.
+    """
+    kept = {}
+
+    def of(args: tuple) -> object:
+        if id(args) not in kept:
+            kept[id(args)] = args, function(*loaded(args))                # the arguments too: their id stays theirs
+        return kept[id(args)][1]
+
+    return of
+
+
+def lazily(mistakes: Callable, args: tuple) -> Iterator[tuple]:
+    """The pairs that mistakes(*arguments) gives, computed only if an answer is wrong and `close` asks for them."""
+    yield from mistakes(*loaded(args))
+
+
+# --- what a submission may use ----------------------------------------------------------------------------
+
+
+def functions(*modules: ModuleType, but: Sequence[str] = ()) -> tuple[str, ...]:
+    """The library's modules' own functions, as names for Exercise.forbidden ("subspace.span"). but: those left open."""
+    names = [f"{module.__name__.removeprefix('tinyheads.')}.{name}" for module in modules
+             for name, each in vars(module).items() if isfunction(each) and each.__module__ == module.__name__]
+    if unknown := set(but) - set(names):
+        raise ValueError(f"{sorted(unknown)} are no functions of these modules")
+    return tuple(name for name in names if name not in but)
