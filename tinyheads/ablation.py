@@ -7,25 +7,33 @@ a sum over its components, w = sum_i (w . v_i) v_i, so that one of them can be t
     mean       w - (w . v) v + mean over prompts of (w . v) v, at each position
     resample   w - (w . v) v + (w' . v) v, w' from another prompt
 
-(Merullo et al. 2024, §4; Wang et al. 2022 on mean and resample ablation.) The effect on a mover head is its
-inhibition score: by how much it then attends less to the answer, and more to what was crossed off.
-"""
+(Merullo et al. 2024, §4; Wang et al. 2022 on mean and resample ablation.) The inhibition score of a component is by
+how much the mover heads prefer the answer less without it:
 
-from dataclasses import dataclass
+    preference = attention on the answer - attention on the other items, from END, mean over prompts and movers
+    inhibition score = preference with all components - preference without this one
+"""
 
 import torch
 from torch import Tensor
 
-from tinyheads.at_end import seen_at_end
+from tinyheads.basis import following, project
+from tinyheads.circuit import Circuit, preference_in
+from tinyheads.composition import component_scores
 from tinyheads.errors import HeadError, InputError
-from tinyheads.heads import SVD, Component, Head, check_place, wide
-from tinyheads.lists import Prompts
+from tinyheads.files.progress import Progress
+from tinyheads.heads import SVD, Component, Head, Heads, check_place, ov_svd, wide
+from tinyheads.last_token import seen_at_end
 from tinyheads.model import GPT2
-from tinyheads.positions import WHOLE, changed_at
-from tinyheads.stream import Edit, pattern_names
-from tinyheads.subspace import following, project
+from tinyheads.positions import changed_at
+from tinyheads.prompts import Prompts
+from tinyheads.stream import Edit
 
 WAYS = ("zero", "mean", "resample")
+MOST_TESTED = 128  # components; where there are more, the strongest by composition and as many at random are tested
+
+
+# --- edits that take something away --------------------------------------------------------------------
 
 
 def remove(directions: Tensor, writer: str, how: str = "mean", seed: int = 0) -> Edit:
@@ -88,133 +96,104 @@ def derangement(n: int, seed: int) -> Tensor:
     return partner
 
 
-@dataclass(frozen=True)
-class Attention:
-    """Where a mover head looks from END, averaged over prompts: on the answer, and on all other items together."""
-
-    on_answer: float
-    on_others: float
-
-    @property
-    def preference(self) -> float:
-        """Attention on the answer minus attention on the other items: 1 at best, -1 at worst."""
-        return self.on_answer - self.on_others
+def remove_components(ov: SVD, components: list[Component], how: str = "mean", seed: int = 0) -> list[Edit]:
+    """Edits that take single components out of their heads' writes; `ov` is `ov_svd(heads)`. Raises HeadError."""
+    for component in components:
+        check_component(component, ov)
+    return [remove(ov.write[c.layer, c.head, c.index], str(c.of_head), how, seed) for c in components]
 
 
-def attention_to_items(pattern: Tensor, prompts: Prompts) -> Attention:
-    """What END's attention [B, T] gives to the answer's place, and to the other items' places. Raises InputError."""
-    if pattern.shape != prompts.tokens.shape:
-        raise InputError(f"END's attention in these prompts is {list(prompts.tokens.shape)}, prompt by key, not "
-                         f"{list(pattern.shape)}")
-    on_items = pattern.gather(1, prompts.positions.to(pattern.device))              # [B, N]
-    on_answer = on_items.gather(1, prompts.index[:, None].to(pattern.device))[:, 0] # [B]
-    return Attention(on_answer.mean().item(), (on_items.sum(1) - on_answer).mean().item())
+def check_component(component: Component, ov: SVD) -> None:
+    """Raise HeadError unless there is such a component."""
+    L, H, K, _ = ov.write.shape
+    check_place(component.layer, component.head, L, H)
+    if not 0 <= component.index < K:
+        raise HeadError(f"{component}: a head has the components C0 to C{K - 1}")
 
 
-def answer_places(prompts: Prompts) -> Tensor:
-    """Where the answer stands in the list: positions [B, 1]."""
-    return prompts.positions.gather(1, prompts.index[:, None])
+# --- what the movers lose ------------------------------------------------------------------------------
 
 
-def attention_on(model: GPT2, prompts: Prompts, places: Tensor) -> Tensor:
-    """How much of END's attention each head gives to some places of each prompt, mean over prompts: [L, H].
+def preference(model: GPT2, prompts: Prompts, movers: list[Head], edits: list[Edit] = ()) -> float:
+    """How much the movers prefer the answer, with some edits in place: from 1 at best to -1. Raises HeadError.
 
-    places: positions [B, M]; the attention on a prompt's M places is summed. Raises InputError.
+    END's attention on the answer's place less that on all other items together, mean over prompts and movers.
     """
-    B, T = prompts.tokens.shape
-    if places.dim() != 2 or len(places) != B or places.dtype not in WHOLE:
-        raise InputError(f"places are positions [{B}, M], M of each prompt, not {list(places.shape)} of {places.dtype}")
-    if ((places < 0) | (places >= T)).any():
-        raise InputError(f"places are from 0 to {T - 1} in prompts of {T} tokens, not {places.unique().tolist()}")
-    patterns = torch.stack(seen_at_end(model, prompts, pattern_names(model.config), "patterns"))    # [L, B, H, T]
-    there = places.to(patterns.device)[:, None].expand(*patterns.shape[:3], -1)                     # [L, B, H, M]
-    return patterns.gather(3, there).sum(3).mean(1)                                                 # [L, H]
+    for mover in movers:
+        check_place(mover.layer, mover.head, model.config.n_layer, model.config.n_head)
+    layers = sorted({mover.layer for mover in movers})
+    by_layer = dict(zip(layers, seen_at_end(model, prompts, [f"L{layer}" for layer in layers], "patterns", edits)))
+    patterns = torch.stack([by_layer[mover.layer][:, mover.head] for mover in movers])      # [movers, B, T]
+    return preference_in(patterns, prompts).mean().item()
 
 
-def inhibition_heads(model: GPT2, prompts: Prompts, least: float = 0.5, before: int | None = None) -> list[Head]:
-    """The heads that look from END at what was crossed off, strongest first.
+def inhibition_scores(model: GPT2, prompts: Prompts, circuit: Circuit, how: str = "mean", seed: int = 0,
+                      components: list[Component] | None = None) -> dict[Component, float]:
+    """The inhibition score of each component: how much of the movers' preference for the answer is lost without it.
 
-    least: the share of END's attention on the mentions, all together, that makes one. before: only heads of
-    layers before this one, the movers' layer say, which is all that a mover can read. Raises HeadError if none is.
+    Positive: that component tells the movers where not to look. how: "zero", "mean" or "resample"; components: those
+    to test, `components_to_test(model, circuit)` if left out. One run of the model each. Source: Merullo et al. 2024,
+    §4. Raises HeadError, InputError.
     """
-    attention = attention_on(model, prompts, prompts.mentions)[:before]             # [layers, H]
-    return strongest(attention, least, "the crossed-off mentions")
+    circuit.check(model)
+    ov = ov_svd(Heads.of(model))
+    components = components_to_test(model, circuit, seed) if components is None else components
+    edits = remove_components(ov, components, how, seed)
+    whole, scores = preference(model, prompts, circuit.movers), {}
+    with Progress(f"removing components ({how})", len(components), "runs") as bar:
+        for component, edit in zip(components, edits):
+            scores[component] = whole - preference(model, prompts, circuit.movers, [edit])
+            bar.add()
+    return scores
 
 
-def mover_heads(model: GPT2, prompts: Prompts, least: float = 0.25) -> list[Head]:
-    """The heads that look from END at the answer's place in the list, strongest first. Raises HeadError if none is."""
-    return strongest(attention_on(model, prompts, answer_places(prompts)), least, "the answer's place in the list")
+def composition_with_movers(model: GPT2, circuit: Circuit) -> dict[Component, float]:
+    """The Q-composition score of every component in a layer before the movers with them, from weights alone.
 
-
-def strongest(attention: Tensor, least: float, what: str) -> list[Head]:
-    """The heads of an attention table [L, H] with `least` or more, strongest first. Raises HeadError, InputError."""
-    if not 0 <= least <= 1:
-        raise InputError(f"the least share of attention is from 0 to 1, not {least!r}")
-    if not attention.numel():
-        raise HeadError("there is no head before layer 0")
-    H = attention.shape[1]
-    best = attention.max().item()
-    if best < least:
-        raise HeadError(f"no head gives {what} {least} of END's attention; the most is {best:.2f}, by "
-                        f"{Head(*divmod(int(attention.argmax()), H))}")
-    order = attention.flatten().argsort(descending=True).tolist()
-    return [Head(*divmod(place, H)) for place in order if attention.flatten()[place] >= least]
-
-
-@torch.no_grad()
-def inhibition_scores(model: GPT2, prompts: Prompts, ov: SVD, writer: Head, reader: Head, how: str = "mean",
-                      seed: int = 0) -> Tensor:
-    """How much the reader's preference for the answer owes to each component of the writer: [K].
-
-    The preference with all components, minus the preference without one. Positive: that component tells the
-    reader where not to look. ov: `ov_svd(Heads.of(model))`. Raises HeadError where the reader is not in a later layer,
-    or ov is of another model.
+    For several movers the root of the mean of their squared scores. Raises HeadError.
     """
-    L, H, K = model.config.n_layer, model.config.n_head, model.config.d_head
-    for head in (writer, reader):
-        check_place(head.layer, head.head, L, H)
-    if ov.write.shape != (L, H, K, model.config.n_embd) or not is_written_by(model, writer, ov):
-        raise HeadError(f"ov is not that of this model's heads: {writer} does not write along it")
-    if not writer.layer < reader.layer:
-        raise HeadError(f"{reader} cannot read what {writer} writes: it is not in a later layer")
-    whole = preference(model, prompts, reader, [])
-    without = [remove(ov.write[writer.layer, writer.head, i], str(writer), how, seed) for i in range(K)]
-    return torch.tensor([whole - preference(model, prompts, reader, [edit]) for edit in without])
+    circuit.check(model)
+    scores = component_scores(Heads.of(model), "Q")                                         # [L, H, K, L, H]
+    with_movers = torch.stack([scores[:, :, :, mover.layer, mover.head] for mover in circuit.movers])
+    together = with_movers.pow(2).mean(dim=0).sqrt()                                        # [L, H, K]
+    first = min(mover.layer for mover in circuit.movers)
+    return {Component(layer, head, index): together[layer, head, index].item()
+            for layer in range(first) for head in range(together.shape[1]) for index in range(together.shape[2])}
 
 
-def is_written_by(model: GPT2, head: Head, ov: SVD) -> bool:
-    """Whether a head's strongest component lies in what its W_O can write, folded (less the mean over D) or not."""
-    if not ov.scale[head.layer, head.head, 0]:
-        return True  # a head that writes nothing: its directions are any
-    K = model.config.d_head
-    W_O = wide(model.h[head.layer].attn.c_proj.weight[head.head * K:(head.head + 1) * K])           # [K, D]
-    v = ov.write[head.layer, head.head, 0].to(W_O)                                                  # [D]
-    Q = torch.linalg.qr((W_O - W_O.mean(dim=1, keepdim=True)).T).Q                                  # [D, K]
-    v = v - v.mean()
-    return bool((v - Q @ (Q.T @ v)).norm() < 1e-2)
+def components_to_test(model: GPT2, circuit: Circuit, seed: int = 0) -> list[Component]:
+    """All components in layers before the movers; where those are more than MOST_TESTED, 32 of them.
 
-
-def preference(model: GPT2, prompts: Prompts, reader: Head, edits: list[Edit]) -> float:
-    """The reader's mean preference for the answer, with some edits in place. Raises HeadError."""
-    check_place(reader.layer, reader.head, model.config.n_layer, model.config.n_head)
-    pattern = seen_at_end(model, prompts, [f"L{reader.layer}"], "patterns", edits)[0]               # [B, H, T]
-    return attention_to_items(pattern[:, reader.head], prompts).preference
-
-
-def rank_correlation(x: Tensor, y: Tensor) -> float:
-    """Spearman's rank correlation of two lists of numbers [n]; ties share their mean rank; nan if all are equal.
-
-    Raises InputError for lists of other shapes, or with nan.
+    These are the 16 that compose most with the movers, and 16 of the others at random, by `seed`.
     """
-    if x.dim() != 1 or x.shape != y.shape or len(x) < 2 or x.isnan().any() or y.isnan().any():
-        raise InputError(f"a rank correlation is of two equally long lists of two numbers at least, without nan; these "
-                         f"are {list(x.shape)} and {list(y.shape)}")
-    ranks = torch.stack([mean_ranks(x.double()), mean_ranks(y.double())])           # [2, n]
-    return torch.corrcoef(ranks)[0, 1].item()
+    composition = composition_with_movers(model, circuit)
+    if len(composition) <= MOST_TESTED:
+        return list(composition)
+    order = sorted(composition, key=lambda component: -composition[component])
+    others = torch.randperm(len(order) - 16, generator=torch.Generator().manual_seed(seed))[:16] + 16
+    return order[:16] + [order[place] for place in others.tolist()]
 
 
-def mean_ranks(x: Tensor) -> Tensor:
-    """Ranks from 1 to n; equal numbers share the mean of theirs."""
-    below = (x[:, None] > x).sum(1)                                                 # [n]
-    equal = (x[:, None] == x).sum(1)                                                # [n]
-    return below + (equal + 1) / 2
+def channel(model: GPT2, prompts: Prompts, circuit: Circuit, top: int = 5, least: float = 0.05, seed: int = 0,
+            measured: dict[str, dict[Component, float]] | None = None) -> list[Component]:
+    """The components that weights and intervention both name, strongest by weights first; none is a possible answer.
+
+    Such a component is among the `top` by composition with the movers and among the `top` by its inhibition score, in
+    every way of removing it, and costs the movers a share `least` of their preference at least. Neither is enough: a
+    component that writes where a mover reads may have nothing to say in this task, and one that matters may act
+    through what lies between. measured: {way: `inhibition_scores(..., way)`} where they are there already, else all
+    three ways are measured. Raises HeadError, InputError.
+    """
+    if measured is None:
+        measured = {how: inhibition_scores(model, prompts, circuit, how, seed) for how in WAYS}
+    composition = composition_with_movers(model, circuit)
+    components = list(next(iter(measured.values())))
+    named = [strongest_by({c: scores[c] for c in components}, top) for scores in [composition, *measured.values()]]
+    whole = preference(model, prompts, circuit.movers)
+    agreed = set.intersection(*map(set, named))
+    return [c for c in named[0] if c in agreed and min(scores[c] for scores in measured.values()) >= least * whole > 0]
+
+
+def strongest_by(scores: dict[Component, float], n: int) -> list[Component]:
+    """The n components with the highest scores, in that order."""
+    return sorted(scores, key=lambda component: -scores[component])[:n]

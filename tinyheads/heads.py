@@ -9,9 +9,8 @@ with thin QR decompositions W_V = Q_1 R_1 and W_O^T = Q_2 R_2,
 so that the SVD of a K x K core gives the head's components: component i reads along one direction of
 the residual stream and writes along another, s_i times as strongly (Merullo et al. 2024, §3).
 
-"Folding" first moves LayerNorm into the weights: its gain multiplies what is read, and the mean over
-D, which LayerNorm removes, is taken out of everything read and written. Conventions: row vectors,
-`x @ W`; axes L layer, H head, D d_model, K d_head; all counted from 0.
+`fold` first moves LayerNorm into the weights. Conventions: row vectors, `x @ W`; axes L layer, H head,
+D d_model, K d_head; all counted from 0.
 """
 
 import re
@@ -32,12 +31,45 @@ FACTORISING = threading.RLock()  # held while torch's number of threads is chang
 
 
 @dataclass(frozen=True, order=True)
+class Head:
+    """A head by its place: prints as L8.H10, and `Head.parse("L8.H10")` reads that."""
+
+    layer: int
+    head: int
+
+    def __str__(self) -> str:
+        return f"L{self.layer}.H{self.head}"
+
+    @classmethod
+    def at(cls, place: int, n_head: int) -> "Head":
+        """The head at a place of a table [L, H] that was flattened to [L * H]."""
+        return cls(*divmod(place, n_head))
+
+    @classmethod
+    def parse(cls, text: str) -> "Head":
+        match = re.fullmatch(r"L(\d+)\.H(\d+)", text) if isinstance(text, str) else None
+        if not match:
+            raise HeadError(f"{text!r} is not a head; it should look like L8.H10")
+        return cls(*map(int, match.groups()))
+
+
+@dataclass(frozen=True, order=True)
 class Component:
     """One rank-1 part of a head's OV: prints as L8.H10.C1, and `Component.parse("L8.H10.C1")` reads that."""
 
     layer: int
     head: int
     index: int
+
+    @classmethod
+    def of(cls, head: Head, index: int) -> "Component":
+        """A head's component with this index."""
+        return cls(head.layer, head.head, index)
+
+    @property
+    def of_head(self) -> Head:
+        """The head whose component this is."""
+        return Head(self.layer, self.head)
 
     def __str__(self) -> str:
         return f"L{self.layer}.H{self.head}.C{self.index}"
@@ -51,29 +83,11 @@ class Component:
 
 
 @dataclass(frozen=True)
-class Head:
-    """A head by its place: prints as L8.H10, and `Head.parse("L8.H10")` reads that."""
-
-    layer: int
-    head: int
-
-    def __str__(self) -> str:
-        return f"L{self.layer}.H{self.head}"
-
-    @classmethod
-    def parse(cls, text: str) -> "Head":
-        match = re.fullmatch(r"L(\d+)\.H(\d+)", text) if isinstance(text, str) else None
-        if not match:
-            raise HeadError(f"{text!r} is not a head; it should look like L8.H10")
-        return cls(*map(int, match.groups()))
-
-
-@dataclass(frozen=True)
 class Heads:
     """All heads of a model. W_Q, W_K, W_V [L, H, D, K]; W_O [L, H, K, D]; b_Q, b_K, b_V [L, H, K]; b_O [L, D].
 
-    folded: whether LayerNorm is in the weights. Then a head's query is `n @ W_Q + b_Q`, where n is the
-    stream minus its mean, divided by its standard deviation (LayerNorm without gain and bias).
+    gain, bias: of the LayerNorm that the heads read through, [L, D]. folded: whether `fold` has put it into the
+    weights; then gain is 1 and bias is 0.
     """
 
     config: GPT2Config
@@ -85,7 +99,9 @@ class Heads:
     b_K: Tensor
     b_V: Tensor
     b_O: Tensor
-    folded: bool
+    gain: Tensor
+    bias: Tensor
+    folded: bool = False
 
     @classmethod
     def of(cls, model: GPT2, fold: bool = True) -> "Heads":
@@ -94,35 +110,64 @@ class Heads:
         return heads_from(model.config, tensors, fold)
 
 
-def heads_from(config: GPT2Config, tensors: Mapping[str, Tensor | np.ndarray], fold: bool) -> Heads:
-    """Split the fused attention matrices by head, and fold LayerNorm into them. In float32, or the tensors' float64.
+def fold(heads: Heads) -> Heads:
+    """The same heads with LayerNorm in their weights, so that they read the normalised stream without gain and bias.
+
+    A head reads LN(x) = n * gain + bias, where n is x less its mean, divided by its standard deviation. Then
+
+        LN(x) @ W_Q + b_Q  =  n @ (gain[:, None] * W_Q)  +  (bias @ W_Q + b_Q)
+
+    Also, n has mean 0 over D, so that the mean of each column of W_Q changes nothing and is taken out; and the mean
+    over D of what a head writes is taken out by whatever reads it. Heads that are folded already stay as they are.
+    (TransformerLens calls this fold_layer_norm, with center_writing_weights.)
+    """
+    if heads.folded:
+        return heads
+
+    def read(W: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        b = b + torch.einsum("ld,lhdk->lhk", heads.bias, W)               # [L, H, K]
+        W = W * heads.gain[:, None, :, None]                              # [L, H, D, K]
+        return W - W.mean(dim=2, keepdim=True), b
+
+    (W_Q, b_Q), (W_K, b_K), (W_V, b_V) = (read(getattr(heads, f"W_{part}"), getattr(heads, f"b_{part}"))
+                                          for part in "QKV")
+    W_O = heads.W_O - heads.W_O.mean(dim=3, keepdim=True)                 # [L, H, K, D]
+    b_O = heads.b_O - heads.b_O.mean(dim=1, keepdim=True)                 # [L, D]
+    gain, bias = torch.ones_like(heads.gain), torch.zeros_like(heads.bias)
+    return Heads(heads.config, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O, gain, bias, folded=True)
+
+
+def heads_from(config: GPT2Config, tensors: Mapping[str, Tensor | np.ndarray], folded: bool) -> Heads:
+    """All heads out of a model's named tensors, in float32 or the tensors' float64; `folded`: as `fold` gives them.
 
     Layer by layer, so that a file's tensors are never all in memory beside the result. Raises HeadError for a matrix
     of another shape, a transposed one among them.
     """
-    L, H, D, K = config.n_layer, config.n_head, config.n_embd, config.d_head
+    whole = {}
+    for layer in range(config.n_layer):
+        one = heads_of_layer(config, tensors, layer)
+        one = fold(one) if folded else one
+        for name, value in vars(one).items():
+            if isinstance(value, Tensor):                                 # [1, ...] into [L, ...]
+                whole.setdefault(name, value.new_empty(config.n_layer, *value.shape[1:]))[layer] = value[0]
+    return Heads(config, **whole, folded=folded)
 
-    def tensor(layer: int, name: str, *shape: int) -> Tensor:
-        found = tensors[f"h.{layer}.{name}"]
-        if tuple(found.shape) != shape:
-            raise HeadError(f"h.{layer}.{name} should be {list(shape)}, not {list(found.shape)}")
-        return wide(found) if isinstance(found, Tensor) else torch.tensor(found)      # a file's array is copied
 
-    zeros = tensor(0, "attn.c_proj.bias", D).new_zeros                                # on the tensors' device
-    W_QKV, b_QKV, W_O, b_O = zeros(3, L, H, D, K), zeros(3, L, H, K), zeros(L, H, K, D), zeros(L, D)
-    for layer in range(L):
-        W = tensor(layer, "attn.c_attn.weight", D, 3 * D).view(D, 3, H, K).permute(1, 2, 0, 3)    # [3, H, D, K]
-        b = tensor(layer, "attn.c_attn.bias", 3 * D).view(3, H, K)
-        W_out = tensor(layer, "attn.c_proj.weight", D, D).view(H, K, D)
-        b_out = tensor(layer, "attn.c_proj.bias", D)                                  # [D]
-        if fold:
-            b = b + torch.einsum("d,nhdk->nhk", tensor(layer, "ln_1.bias", D), W)     # [3, H, K]
-            W = W * tensor(layer, "ln_1.weight", D)[:, None]                          # row d times gain d
-            W = W - W.mean(dim=2, keepdim=True)                                       # columns of mean 0 over D
-            W_out = W_out - W_out.mean(dim=2, keepdim=True)                           # rows of mean 0 over D
-            b_out = b_out - b_out.mean()
-        W_QKV[:, layer], b_QKV[:, layer], W_O[layer], b_O[layer] = W, b, W_out, b_out
-    return Heads(config, *W_QKV, W_O, *b_QKV, b_O, folded=fold)
+def heads_of_layer(config: GPT2Config, tensors: Mapping[str, Tensor | np.ndarray], layer: int) -> Heads:
+    """The heads of one layer, L = 1: its fused matrices split by head. Raises HeadError."""
+    H, D, K = config.n_head, config.n_embd, config.d_head
+
+    def tensor(name: str, *shape: int) -> Tensor:
+        stored = tensors[f"h.{layer}.{name}"]
+        if tuple(stored.shape) != shape:
+            raise HeadError(f"h.{layer}.{name} should be {list(shape)}, not {list(stored.shape)}")
+        return wide(stored) if isinstance(stored, Tensor) else torch.tensor(stored)     # a file's array is copied
+
+    W = tensor("attn.c_attn.weight", D, 3 * D).view(1, D, 3, H, K).permute(2, 0, 3, 1, 4)  # [3, 1, H, D, K]
+    b = tensor("attn.c_attn.bias", 3 * D).view(1, 3, H, K).transpose(0, 1)                 # [3, 1, H, K]
+    W_O = tensor("attn.c_proj.weight", D, D).view(1, H, K, D)
+    b_O, gain, bias = (tensor(name, D)[None] for name in ("attn.c_proj.bias", "ln_1.weight", "ln_1.bias"))  # [1, D]
+    return Heads(config, *W, W_O, *b, b_O, gain, bias)
 
 
 @dataclass(frozen=True)

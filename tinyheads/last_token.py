@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tinyheads.errors import TaskError
-from tinyheads.lists import Prompts
+from tinyheads.prompts import Prompts
 from tinyheads.model import GPT2, Cache
 from tinyheads.positions import at
 from tinyheads.stream import Edit, Stream

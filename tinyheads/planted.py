@@ -18,34 +18,36 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-import tinyheads as th
-from tinyheads.lists import Prompts
-from tinyheads.subspace import random_subspace
+from tinyheads.config import GPT2Config
+from tinyheads.heads import Head
+from tinyheads.model import GPT2
+from tinyheads.prompts import Prompts
+from tinyheads.basis import random_subspace
 
 N_ITEMS, N_WORDS = 6, 12                    # places in a list, item words to choose from
 END_TOKEN = N_WORDS + N_ITEMS
 CODES = torch.cat([torch.eye(3), -torch.eye(3)])              # [6, 3], the octahedron's corners
 CHANNEL_SCALE = torch.tensor([3.0, 2.5, 2.0])                 # singular values of the inhibition head's OV
-CONFIG = th.GPT2Config(n_vocab=END_TOKEN + 1, n_ctx=2 * N_ITEMS, n_embd=64, n_layer=3, n_head=4)
+CONFIG = GPT2Config(n_vocab=END_TOKEN + 1, n_ctx=2 * N_ITEMS, n_embd=64, n_layer=3, n_head=4)
 
 
 @dataclass(frozen=True)
 class Planted:
     """The model, and what was put into it. channel: [3, D], the directions written to, strongest first."""
 
-    model: th.GPT2
+    model: GPT2
     channel: Tensor
-    inhibition: th.Head
-    mover: th.Head
+    inhibition: Head
+    mover: Head
 
 
-def planted(inhibition: th.Head = th.Head(1, 1), mover: th.Head = th.Head(2, 2), with_channel: bool = True,
+def planted(inhibition: Head = Head(1, 1), mover: Head = Head(2, 2), with_channel: bool = True,
             noise: float = 0.02, seed: int = 0) -> Planted:
     """Build the model; with_channel=False leaves the inhibition head attending but writing noise."""
     D, K = CONFIG.n_embd, CONFIG.d_head
     rows = random_subspace(D, 3 + 3 + 3 + N_WORDS + 4, seed)
     channel, place, ordinal, word, (is_ordinal, is_end, constant, is_item) = rows.split([3, 3, 3, N_WORDS, 4])
-    model = th.GPT2(CONFIG, seed=seed).requires_grad_(False)
+    model = GPT2(CONFIG, seed=seed).requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         gain = ".ln_" in f".{name}" and name.endswith("weight")

@@ -17,15 +17,13 @@ a place in the prompt is one word. Axes: B prompt, T position, N candidate, M me
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Callable
 
 import torch
 from torch import Tensor
 
 from tinyheads.errors import TaskError
-from tinyheads.model import GPT2
 from tinyheads.files.tokenizer import Tokenizer
-from tinyheads.positions import at, places
+from tinyheads.positions import places
 from tinyheads.words import ITEMS, NAMES, ORDINALS, PLACES, THINGS, VERBS, in_one_token, single_tokens
 
 IOI_TEMPLATES = (  # {A} and {B}: the two names in the order of their first mention; {S}: the one mentioned again
@@ -65,6 +63,10 @@ class Prompts:
             raise TaskError(f"prompts hold tokens [B, T], answer [B], candidates and positions [B, N], index [B] and "
                             f"mentions [B, M]; these are {shapes}")
         places(self.end, B, T, TaskError)
+
+    def first(self, n: int) -> "Prompts":
+        """The first n of these prompts."""
+        return Prompts(**{name: x[:n] if isinstance(x, (Tensor, list)) else x for name, x in vars(self).items()})
 
 
 def ioi(tokenizer: Tokenizer, n: int, order: str = "mixed", seed: Seed = 0, names: list[str] = NAMES,
@@ -233,65 +235,3 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise TaskError unless the value is one of the choices."""
     if value not in choices:
         raise TaskError(f"{name} is one of {', '.join(map(repr, choices))}, not {value!r}")
-
-
-@torch.no_grad()
-def logits_at_end(model: GPT2, prompts: Prompts, batch: int = 256) -> Tensor:
-    """What the model says behind the prompts: logits [B, V] at END, computed `batch` prompts at a time."""
-    check_count("batch", batch, 1)
-    ends = places(prompts.end, *prompts.tokens.shape)[:, 0]                                         # [B]
-    batches = zip(prompts.tokens.split(batch), ends.split(batch))
-    return torch.cat([at(model(tokens), end).cpu() for tokens, end in batches])
-
-
-def correct(logits: Tensor, prompts: Prompts, among: str = "candidates") -> Tensor:
-    """Which prompts are answered rightly: bool [B]. logits: [B, V] at END, or [B, T, V].
-
-    among: the answer has the highest logit of the "candidates", or of the whole "vocabulary". Raises TaskError.
-    """
-    check_choice("among", among, ("candidates", "vocabulary"))
-    logits = at_end(logits, prompts)
-    if among == "vocabulary":
-        return logits.argmax(dim=-1) == prompts.answer
-    return logits.gather(1, prompts.candidates).argmax(dim=-1) == prompts.index
-
-
-def logit_difference(logits: Tensor, prompts: Prompts, against: str = "mean") -> Tensor:
-    """The answer's logit, less the other candidates' "mean" or the "best" of them: [B]. Raises TaskError."""
-    check_choice("against", against, ("mean", "best"))
-    among = at_end(logits, prompts).gather(1, prompts.candidates)                                   # [B, N]
-    is_answer = torch.arange(among.shape[1]).to(prompts.index) == prompts.index[:, None]            # [B, N]
-    others = among[~is_answer].view(len(among), -1)                                                 # [B, N - 1]
-    if not others.shape[1]:
-        raise TaskError("a list of one item leaves nothing to compare the answer with")
-    return among[is_answer] - (others.mean(dim=1) if against == "mean" else others.amax(dim=1))
-
-
-def by_index(values: Tensor, prompts: Prompts) -> Tensor:
-    """The mean of one value per prompt [B] by the answer's index: [N]; nan where no prompt has it. Raises TaskError."""
-    if values.shape != prompts.index.shape:
-        raise TaskError(f"one value per prompt is [{len(prompts.index)}], not {list(values.shape)}")
-    N, values = prompts.candidates.shape[1], values.to(torch.promote_types(values.dtype, torch.float32))
-    index = prompts.index.to(values.device)
-    total = values.new_zeros(N).index_add(0, index, values)                                         # [N]
-    return total / torch.bincount(index, minlength=N)
-
-
-def by_length(model: GPT2, task: Callable[[int], Prompts], lengths: list[int],
-              among: str = "candidates") -> dict[int, float]:
-    """Accuracy by list length; task: makes the prompts of a length, `lambda N: laundry_list(tokenizer, 500, N)`."""
-    batches = {n_items: task(n_items) for n_items in lengths}
-    return {n_items: correct(logits_at_end(model, prompts), prompts, among).float().mean().item()
-            for n_items, prompts in batches.items()}
-
-
-def at_end(logits: Tensor, prompts: Prompts) -> Tensor:
-    """Logits [B, T, V] or [B, V] as [B, V]. Raises TaskError where they are not of these prompts, or not numbers."""
-    B, T = prompts.tokens.shape
-    if logits.dim() == 3 and logits.shape[:2] == (B, T):
-        logits = at(logits, prompts.end)
-    if logits.dim() != 2 or len(logits) != B or logits.shape[1] <= int(prompts.candidates.max()):
-        raise TaskError(f"logits of these prompts are [{B}, {T}, V] or [{B}, V], not {list(logits.shape)}")
-    if logits.isnan().any():
-        raise TaskError("some of the logits at END are not numbers (nan)")
-    return logits.to(prompts.tokens.device)

@@ -1,6 +1,10 @@
-"""Mending a channel for good: what should a head write into a subspace, so that later heads read it rightly?
+"""Changing weights along a subspace for good: what should a head write there, so that later heads read it rightly?
 
-A head's write is left as it is outside a subspace; inside, its coordinates c become c @ M (see `edit.py`). Here
+A head's W_O is followed by a small matrix M [k, k] inside the subspace, so that the coordinates c of whatever the head
+writes there become c @ M, for every prompt, and nothing else changes:
+
+    W_O  ->  W_O + (W_O basis^T) (M - 1) basis              a change of rank k at most
+
 M, k x k numbers a head, is fitted on a few hundred prompts with known answers. Everything else is frozen:
 
     loss = cross-entropy of the answer among the candidates, on what should get better
@@ -17,15 +21,70 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinyheads.edit import WeightEdit, change_inside, edit_output
+from tinyheads.basis import check_basis, coordinates, following
+from tinyheads.circuit import Circuit
 from tinyheads.errors import InputError, SubspaceError, TaskError
 from tinyheads.heads import Head, check_place, wide
-from tinyheads.lists import Prompts
+from tinyheads.prompts import Prompts
 from tinyheads.model import GPT2
 from tinyheads.files.progress import Progress
 from tinyheads.positions import at
 from tinyheads.stream import Edit, Stream
-from tinyheads.subspace import check_basis, coordinates
+
+
+@dataclass(frozen=True)
+class WeightEdit:
+    """What a change of one head's W_O was: its rank, its size relative to W_O, and the factors in the subspace.
+
+    relative_norm: ||change||_F / ||W_O||_F; factors: singular values of M [k]: 1 leaves a direction as it was.
+    """
+
+    head: Head
+    rank: int
+    relative_norm: float
+    factors: tuple[float, ...]
+
+    def __str__(self) -> str:
+        factors = ", ".join(f"{factor:.2f}" for factor in self.factors)
+        return f"{self.head}: rank {self.rank}, {self.relative_norm:.1%} of W_O's norm, factors {factors}"
+
+
+def change_inside(x: Tensor, basis: Tensor, M: Tensor) -> Tensor:
+    """What x [..., D] must change by for its coordinates c in the subspace to become c @ M: [..., D].
+
+    A row vector times M: M[i, j] is how much of coordinate i goes into coordinate j.
+    """
+    c = coordinates(x, basis)                                                  # [..., k]
+    M = M.to(c)
+    return c @ (M - torch.eye(len(M)).to(M)) @ following(basis, x)             # [..., k] @ [k, k] @ [k, D]
+
+
+@torch.inference_mode()
+def edit_output(model: GPT2, head: Head, basis: Tensor, M: Tensor) -> WeightEdit:
+    """Change what a head writes inside a subspace: coordinates c become c @ M. Changes the model in place.
+
+    basis: [k, D]; M: [k, k], coordinate by new coordinate. W_O [K, D] of the head becomes
+    W_O + (W_O basis^T) (M - 1) basis, computed in float32 at least and rounded once to the model's dtype.
+    Raises SubspaceError, HeadError.
+    """
+    check_place(head.layer, head.head, model.config.n_layer, model.config.n_head)
+    check_basis(basis, model.config.n_embd)
+    k, K = len(basis), model.config.d_head
+    if M.shape != (k, k) or not M.is_floating_point() or not M.isfinite().all():
+        raise SubspaceError(f"M must be of finite floating-point numbers and [{k}, {k}], as wide as the subspace, not "
+                            f"{list(M.shape)} of {M.dtype}")
+    rows = slice(head.head * K, (head.head + 1) * K)
+    W_O = model.h[head.layer].attn.c_proj.weight[rows]                  # [K, D]
+    change = change_inside(W_O, basis, M)                               # [K, D]
+    size = (change.norm() / wide(W_O).norm().clamp_min(1e-12)).item()
+    new = (W_O + change).to(W_O.dtype)                                  # [K, D]
+    if size < 1e-6 or torch.equal(new, W_O):
+        raise SubspaceError(f"{head} writes nothing in this subspace, or M is the identity: the edit would do nothing")
+    if not new.isfinite().all():
+        raise SubspaceError(f"with this M, {head}'s W_O is no longer finite in {W_O.dtype}")
+    W_O.copy_(new)
+    rank = int((torch.linalg.svdvals(change) > 1e-6 * change.norm()).sum())
+    return WeightEdit(head, rank, size, tuple(torch.linalg.svdvals(wide(M)).tolist()))
 
 
 @dataclass(frozen=True)
@@ -49,16 +108,17 @@ class Repair:
         return [edit_output(model, head, self.basis, M) for head, M in self.matrices.items()]
 
 
-def fit_repair(model: GPT2, heads: list[Head], basis: Tensor, improve: list[Prompts], keep: list[Prompts | Tensor] = (),
-               hold: float = 1.0, steps: int = 120, rate: float = 0.03) -> Repair:
-    """Fit each head's M by gradient descent (Adam, the rate falling to 0 as a cosine). The model is left as it is,
-    its gradients too, and so is torch's grad mode, under `no_grad` and `inference_mode` and after an error.
+def fit_repair(model: GPT2, circuit: Circuit, basis: Tensor, improve: list[Prompts],
+               keep: list[Prompts | Tensor] = (), hold: float = 1.0, steps: int = 120, rate: float = 0.03) -> Repair:
+    """Fit an M for each inhibition head by gradient descent (Adam, the rate falling to 0 as a cosine).
 
-    improve: batches of prompts to answer better, one of them a step, in turn; keep: batches on which the model
+    The model is left as it is, its gradients too, and so is torch's grad mode, under `no_grad` and `inference_mode` and
+    after an error; `.apply(model)` of what is returned changes weights for good. basis: [k, D], the subspace; improve: batches of prompts to answer better, one of them a step, in turn; keep: batches on which the model
     should go on as before: of prompts, at END, or plain text as tokens [B, T], everywhere; hold: their weight.
     Starts from M = 1, so there is no seed: the same prompts give the same repair. Raises HeadError, TaskError,
     SubspaceError, and InputError for a model that was made inside `inference_mode`.
     """
+    heads = circuit.inhibition
     check_fit(model, heads, basis, improve, keep, steps, rate, hold)
     with torch.inference_mode(False), torch.enable_grad():
         return fit(model, heads, basis.clone(), improve, keep, hold, steps, rate)
@@ -110,15 +170,6 @@ def log_probabilities(model: GPT2, batch: Prompts | Tensor, edits: list[Edit]) -
     stream = Stream(edits=edits)
     logits = model(batch, stream) if isinstance(batch, Tensor) else at(model(batch.tokens, stream), batch.end)
     return wide(logits).log_softmax(dim=-1)
-
-
-@torch.no_grad()
-def perplexity(model: GPT2, tokens: Tensor) -> float:
-    """exp of the mean cross-entropy of each next token of texts [B, T], T from 2. Raises TaskError, InputError."""
-    logits = wide(model(tokens)[:, :-1])                                                            # [B, T - 1, V]
-    if not logits.shape[1]:
-        raise TaskError("a text of one token has no next one to be surprised by")
-    return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten().to(logits.device)).exp().item()
 
 
 def check_fit(model: GPT2, heads: list[Head], basis: Tensor, improve: list[Prompts], keep: list[Prompts | Tensor],

@@ -1,17 +1,17 @@
-"""Changing what is in a subspace: in the stream while the model runs, or in the weights for good.
+"""Steering: set END's coordinates in a subspace, walk through it, and see which item each place in it stands for.
 
-In the stream, at chosen positions, the coordinates c = x @ basis.T of a value x are replaced:
+At chosen positions, the coordinates c = x @ basis.T of a value x are replaced, and nothing outside the subspace is:
 
     x  ->  x + (new - c) @ basis
 
-which touches nothing outside the subspace. Positions are as in `positions.py`: a number, a list of them for every
-prompt, or a tensor [B] of each prompt's own. In the weights, a head's W_O is followed by a small matrix M [k, k]
-inside the subspace, so that whatever the head writes there is moved, mixed or scaled, for every prompt:
+Given the code of an index, the model should answer with the item there: if it does so for a *random* index, the
+subspace is positional (`steering_rate`; Merullo et al. 2024, §5). An index's code is known in two ways: the mean
+coordinates of the prompts whose answer it is (`mean_codes`), or the point, of a grid that is walked through, at which
+its item is answered most surely (`traversed_codes`). How much room each index has there is `crowding`.
 
-    W_O  ->  W_O + (W_O basis^T) (M - 1) basis              a change of rank k at most
-
-An edit that would do nothing (a position outside the prompt, a subspace of another width, a head that is not
-there) is an error.
+Positions are as in `positions.py`: a number, a list of them for every prompt, or a tensor [B] of each prompt's own. An
+edit that would do nothing (a position outside the prompt, a subspace of another width) is an error.
+Axes: B prompt, P position, D d_model, N item of the list, G point, k dimension of the subspace.
 """
 
 import math
@@ -21,21 +21,24 @@ from typing import Callable
 import torch
 from torch import Tensor
 
-from tinyheads.at_end import before_end, run_end
+from tinyheads.basis import coordinates, following
+from tinyheads.circuit import Circuit
 from tinyheads.errors import SubspaceError
-from tinyheads.heads import Head, check_place, wide
-from tinyheads.lists import Prompts
-from tinyheads.model import GPT2
 from tinyheads.files.progress import Progress
+from tinyheads.heads import wide
+from tinyheads.last_token import before_end, run_end, seen_at_end
+from tinyheads.model import GPT2, Cache
 from tinyheads.positions import WHOLE, Positions, at, changed_at
+from tinyheads.prompts import Prompts
+from tinyheads.scoring import by_index, correct, logits_at_end
 from tinyheads.stream import Edit, Stream
-from tinyheads.subspace import check_basis, coordinates, following, grid
+from tinyheads.subspace import check_every_index, stream_at_end, subspace_from_activations
 
 Change = Callable[[Tensor], Tensor]
 RUNS = 512  # prompts, times points, at once in a traversal
 
 
-# --- in the stream: functions to put into an Edit ---------------------------------------------------
+# --- functions to put into an Edit ------------------------------------------------------------------------
 
 
 def set_coordinates(basis: Tensor, values: Tensor, positions: Positions) -> Change:
@@ -56,21 +59,6 @@ def scale_coordinates(basis: Tensor, factor: float, positions: Positions) -> Cha
     if factor == 1 or not math.isfinite(factor):
         raise SubspaceError(f"a factor is a finite number, and 1 changes nothing; this is {factor}")
     return at_positions(basis, positions, lambda c: factor * c)
-
-
-def swap_coordinates(basis: Tensor, order: Tensor, positions: Positions) -> Change:
-    """Give prompt i of the batch the coordinates of prompt order[i]. order: whole numbers from 0, [B]."""
-    order = torch.as_tensor(order)
-    if order.dim() == 1 and torch.equal(order, torch.arange(len(order)).to(order)):
-        raise SubspaceError("this order gives every prompt its own coordinates, which changes nothing")
-
-    def swapped(c: Tensor) -> Tensor:
-        if order.shape != c.shape[:1] or order.dtype not in WHOLE or order.min() < 0 or order.max() >= len(c):
-            raise SubspaceError(f"the prompts and this order do not fit: it should be [{len(c)}], whole numbers "
-                                f"from 0 to {len(c) - 1}, not {order}")
-        return c[order.long()]
-
-    return at_positions(basis, positions, swapped)
 
 
 def fitting(values: Tensor, c: Tensor) -> Tensor:
@@ -98,150 +86,184 @@ def at_positions(basis: Tensor, positions: Positions, new: Callable[[Tensor], Te
     return lambda x: changed_at(x, positions, moved, SubspaceError)
 
 
-# --- traversing: which item does each place in the subspace stand for? --------------------------------
+# --- the test of a random index ---------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def steered_answers(model: GPT2, prompts: Prompts, basis: Tensor, values: Tensor, where: str) -> Tensor:
+def steered_answers(model: GPT2, prompts: Prompts, circuit: Circuit, basis: Tensor, values: Tensor,
+                    earlier: Cache | None = None) -> Tensor:
     """Which item the model answers with once END's coordinates are `values` [B, k]: its index in the list, [B].
 
-    where: the read before which the stream is changed, "L2.attn" for readers in layer 2. The answer is the
-    candidate with the largest logit.
-    """
-    edit = Edit(where, set_coordinates(basis, values, prompts.end), of="stream")
-    logits = at(model(prompts.tokens, Stream(edits=[edit])), prompts.end)          # [B, V]
-    candidates = prompts.candidates.to(logits.device)                              # [B, N]
-    return logits.gather(1, candidates).argmax(dim=1).to(prompts.index.device)     # [B]
-
-
-def steering_rate(model: GPT2, prompts: Prompts, basis: Tensor, codes: Tensor, where: str, seed: int = 0) -> float:
-    """How often the model answers with the item at a *random* index once END has that index's code.
-
-    codes: each index's coordinates [N, k]. This decides whether a subspace is positional: chance is 1 / N.
+    The stream is changed at END just before the read `circuit.where`; the answer is the candidate with the largest
+    logit. earlier: `before_end(model, prompts)`, where the same prompts are steered many times: then END runs alone.
     Raises SubspaceError.
+    """
+    change = lambda position: Edit(circuit.where, set_coordinates(basis, values, position), of="stream")
+    if earlier is None:
+        logits = at(model(prompts.tokens, Stream(edits=[change(prompts.end)])), prompts.end)        # [B, V]
+    else:
+        logits, _ = run_end(model, prompts, earlier, [change(0)])                                   # [B, V]
+    candidates = prompts.candidates.to(logits.device)                                               # [B, N]
+    return logits.gather(1, candidates).argmax(dim=1).to(prompts.index.device)                      # [B]
+
+
+def steering_rate(model: GPT2, prompts: Prompts, circuit: Circuit, basis: Tensor, codes: Tensor, seed: int = 0,
+                  earlier: Cache | None = None) -> float:
+    """How often the model answers with the item at a *random* index once END has that index's code, from 0 to 1.
+
+    codes: each index's coordinates [N, k]; seed: of the indices. This decides whether a subspace is positional:
+    chance is 1 / N. earlier: as in `steered_answers`. Source: Merullo et al. 2024, §5. Raises SubspaceError.
     """
     N = prompts.candidates.shape[1]
     if codes.shape != (N, len(basis)):
         raise SubspaceError(f"codes of {N} indices in {len(basis)} dimensions are [{N}, {len(basis)}], not "
                             f"{list(codes.shape)}")
-    target = torch.randint(len(codes), (len(prompts.tokens),), generator=torch.Generator().manual_seed(seed))
-    answers = steered_answers(model, prompts, basis, codes[target.to(codes.device)], where)         # [B]
+    target = torch.randint(N, (len(prompts.tokens),), generator=torch.Generator().manual_seed(seed))        # [B]
+    answers = steered_answers(model, prompts, circuit, basis, codes[target.to(codes.device)], earlier)      # [B]
     return (answers.to(target.device) == target).double().mean().item()
 
 
-def traverse(model: GPT2, prompts: Prompts, basis: Tensor, points: Tensor, where: str,
-             reader: Head) -> tuple[Tensor, Tensor]:
-    """Set END's coordinates to each point [G, k] in turn: the index the reader then attends to most, and how much.
+# --- each index's code ------------------------------------------------------------------------------------
 
-    Gives (owners [G], weights [G]): attention is averaged over prompts before the largest is taken.
+
+def mean_codes(model: GPT2, prompts: Prompts, circuit: Circuit, basis: Tensor) -> Tensor:
+    """Each index's code: the mean coordinates at END, just before `circuit.where`, by the answer's index. [N, k]
+
+    This tells where END usually is when an index is the answer. Raises SubspaceError.
     """
-    attention, _ = visit(model, prompts, basis, points, where, [reader])
-    weights, owners = attention.max(dim=1)
-    return owners, weights
+    check_every_index(prompts)
+    return by_index(coordinates(stream_at_end(model, prompts, circuit.where), basis), prompts)
+
+
+def traversed_codes(model: GPT2, prompts: Prompts, circuit: Circuit, basis: Tensor, around: Tensor | None = None,
+                    steps: int = 9) -> Tensor:
+    """Each index's code: the point of a grid at which the item at that index is answered most surely. [N, k]
+
+    This tells where END would have to be. around: codes [N, k] about which the grid of steps ** k points lies, twice
+    as wide as they reach; the prompts' `mean_codes` if left out. A dozen prompts will do. Raises SubspaceError.
+    """
+    around = mean_codes(model, prompts, circuit, basis) if around is None else around
+    middle = around.mean(dim=0)                                                    # [k]
+    reach = 2 * (around - middle).abs().max()
+    points = grid(middle - reach, middle + reach, steps)                           # [steps ** k, k]
+    _, answered = traverse(model, prompts, circuit, basis, points)                 # [steps ** k, N]
+    return points[answered.argmax(dim=0).to(points.device)]
 
 
 @torch.no_grad()
-def visit(model: GPT2, prompts: Prompts, basis: Tensor, points: Tensor, where: str,
-          readers: list[Head]) -> tuple[Tensor, Tensor]:
-    """Set END's coordinates to each point [G, k] in turn: what the readers attend to, and what the model answers.
+def traverse(model: GPT2, prompts: Prompts, circuit: Circuit, basis: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Set END's coordinates to each point [G, k] in turn: what the movers attend to, and what the model answers.
 
-    Gives each item's share of the readers' attention, [G, N], and its candidate's probability, [G, N], both averaged
-    over prompts (and readers). Raises HeadError, SubspaceError.
+    Gives each item's share of the movers' attention, [G, N], and its candidate's probability, [G, N], both averaged
+    over prompts (and movers). Raises HeadError, SubspaceError.
     """
+    circuit.check(model)
     if points.dim() != 2 or points.shape[1] != len(basis) or not len(points):
         raise SubspaceError(f"points in {len(basis)} dimensions are [G, {len(basis)}], not {list(points.shape)}")
-    if not readers:
-        raise SubspaceError("name one reader at least")
-    for reader in readers:
-        check_place(reader.layer, reader.head, model.config.n_layer, model.config.n_head)
     attended, answered, earlier, B = [], [], before_end(model, prompts), len(prompts.tokens)
     with Progress("traversing", len(points), "points") as bar:
         for some in points.split(max(1, RUNS // B)):
             G = len(some)
             change = set_coordinates(basis, some.repeat(B, 1), 0)                          # each prompt, G times
-            logits, stream = run_end(model, prompts, earlier, [Edit(where, change, of="stream")], copies=G)
-            looks = torch.stack([stream.patterns[f"L{reader.layer}"][:, reader.head, 0] for reader in readers]).mean(0)
+            logits, stream = run_end(model, prompts, earlier, [Edit(circuit.where, change, of="stream")], copies=G)
+            looks = torch.stack([stream.patterns[f"L{m.layer}"][:, m.head, 0] for m in circuit.movers]).mean(0)
             for kept, values, places in [(attended, looks, prompts.positions),             # [B * G, T]
                                          (answered, wide(logits).softmax(-1), prompts.candidates)]:        # [B * G, V]
-                found = values.gather(1, places.to(values.device).repeat_interleave(G, dim=0))     # [B * G, N]
-                kept.append(found.view(B, G, -1).mean(0))                                  # [G, N]
+                on_items = values.gather(1, places.to(values.device).repeat_interleave(G, dim=0))  # [B * G, N]
+                kept.append(on_items.view(B, G, -1).mean(0))                               # [G, N]
             bar.add(G)
     return torch.cat(attended), torch.cat(answered)
 
 
-def codes_by_traversal(points: Tensor, answered: Tensor) -> Tensor:
-    """Each index's code [N, k]: of the points [G, k] visited, the one at which its item is answered most surely.
-
-    answered: [G, N], what `visit` gives. A mean over prompts tells where END usually is when an index is the answer;
-    this tells where it would have to be. Raises SubspaceError.
-    """
-    if answered.dim() != 2 or len(answered) != len(points) or not len(points):
-        raise SubspaceError(f"answers {list(answered.shape)} are not those at {len(points)} points, [G, N]")
-    return points[answered.argmax(dim=0).to(points.device)]
-
-
-def traversed_codes(model: GPT2, prompts: Prompts, basis: Tensor, codes: Tensor, where: str, readers: list[Head],
-                    steps: int) -> Tensor:
-    """Each index's code [N, k] by traversal: a grid of steps ** k points, twice as wide as the codes [N, k] reach."""
-    middle = codes.mean(dim=0)                                                     # [k]
-    reach = 2 * (codes - middle).abs().max()
-    points = grid(middle - reach, middle + reach, steps)                           # [steps ** k, k]
-    return codes_by_traversal(points, visit(model, prompts, basis, points, where, readers)[1])
+def grid(low: Tensor, high: Tensor, steps: int) -> Tensor:
+    """Points of a regular grid between two corners [k]: [steps ** k, k]."""
+    if low.dim() != 1 or low.shape != high.shape or not len(low) or steps < 1:
+        raise SubspaceError(f"a grid has two corners [k] and a step at least, not corners {list(low.shape)} and "
+                            f"{list(high.shape)} and {steps} steps")
+    dtype = wide(low).dtype
+    axes = [torch.linspace(float(a), float(b), steps, dtype=dtype, device=low.device) for a, b in zip(low, high)]
+    return torch.cartesian_prod(*axes).reshape(-1, len(axes))
 
 
-# --- in the weights: for good -------------------------------------------------------------------------
+# --- crowding ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class WeightEdit:
-    """What a change of one head's W_O was: its rank, its size relative to W_O, and the factors in the subspace.
+class Crowding:
+    """How crowded the subspace is at one length of list, N items.
 
-    relative_norm: ||change||_F / ||W_O||_F; factors: singular values of M [k]: 1 leaves a direction as it was.
+    accuracy: the model's, among the candidates; by_index: the same by the answer's index [N], nan where none occurs;
+    apart: d' of the codes of neighbouring indices [N - 1], nan where an index does not occur; shares: the part of the
+    space walked through in which the movers look at each index [N]; largest_weight: the largest part of its attention
+    to the mentions that an inhibition head gives to one of them (1 / (N - 1) where it weighs all alike).
     """
 
-    head: Head
-    rank: int
-    relative_norm: float
-    factors: tuple[float, ...]
+    accuracy: float
+    by_index: Tensor
+    apart: Tensor
+    shares: Tensor
+    largest_weight: float
 
-    def __str__(self) -> str:
-        factors = ", ".join(f"{factor:.2f}" for factor in self.factors)
-        return f"{self.head}: rank {self.rank}, {self.relative_norm:.1%} of W_O's norm, factors {factors}"
+    @property
+    def evenness(self) -> float:
+        """How evenly the space is shared: the exponential of the shares' entropy, divided by N; 1 if all own alike."""
+        entropy = -(self.shares * self.shares.clamp_min(1e-12).log()).sum().item()
+        return math.exp(entropy) / len(self.shares)
 
 
-def change_inside(x: Tensor, basis: Tensor, M: Tensor) -> Tensor:
-    """What x [..., D] must change by for its coordinates c in the subspace to become c @ M: [..., D].
+def crowding(model: GPT2, prompts: dict[int, Prompts], circuit: Circuit, to_find: dict[int, Prompts] | None = None,
+             to_walk: dict[int, Prompts] | None = None, k: int = 3, steps: int = 5) -> dict[int, Crowding]:
+    """The crowding of lists by their length, {N: prompts}: each length in the subspace that is found for it.
 
-    A row vector times M: M[i, j] is how much of coordinate i goes into coordinate j.
+    to_find: other prompts in which each length's subspace is found, else in the same ones; to_walk: a few prompts on
+    which the space is walked through, on a grid of steps ** k points around the codes, else the first four. At N items
+    the space has N - 1 dimensions at most. Raises SubspaceError, HeadError.
     """
-    c = coordinates(x, basis)                                                  # [..., k]
-    M = M.to(c)
-    return c @ (M - torch.eye(len(M)).to(M)) @ following(basis, x)             # [..., k] @ [k, k] @ [k, D]
+    table = {}
+    for N, judged in prompts.items():
+        source, few = (to_find or prompts)[N], (to_walk or {}).get(N) or judged.first(4)
+        basis = subspace_from_activations(model, source, circuit, min(k, N - 1))
+        codes = mean_codes(model, source, circuit, basis)                                  # [N, k]
+        low, high = codes.amin(0), codes.amax(0)
+        points = grid(low - 0.25 * (high - low), high + 0.25 * (high - low), steps)        # [steps ** k, k]
+        attended, _ = traverse(model, few, circuit, basis, points)                         # [G, N]
+        right = correct(logits_at_end(model, judged), judged)                              # [B]
+        points_at_end = coordinates(stream_at_end(model, judged, circuit.where), basis)    # [B, k]
+        table[N] = Crowding(right.double().mean().item(), by_index(right, judged), separation(points_at_end, judged),
+                            shares(attended.argmax(dim=1), N), largest_weight(model, judged.first(100), circuit))
+    return table
 
 
-@torch.inference_mode()
-def edit_output(model: GPT2, head: Head, basis: Tensor, M: Tensor) -> WeightEdit:
-    """Change what a head writes inside a subspace: coordinates c become c @ M. Changes the model in place.
+def largest_weight(model: GPT2, prompts: Prompts, circuit: Circuit) -> float:
+    """The largest part of its attention to the mentions that an inhibition head gives to one, mean over both."""
+    weights = []
+    for head in circuit.inhibition:
+        pattern = seen_at_end(model, prompts, [f"L{head.layer}"], "patterns")[0][:, head.head]     # [B, T]
+        on_mentions = pattern.gather(1, prompts.mentions.to(pattern.device))                       # [B, M]
+        weights.append(on_mentions.amax(dim=1) / on_mentions.sum(dim=1))                           # [B]
+    return torch.stack(weights).mean().item()
 
-    basis: [k, D]; M: [k, k], coordinate by new coordinate. W_O [K, D] of the head becomes
-    W_O + (W_O basis^T) (M - 1) basis, computed in float32 at least and rounded once to the model's dtype.
-    Raises SubspaceError, HeadError.
+
+def separation(points: Tensor, prompts: Prompts) -> Tensor:
+    """How well neighbouring indices can be told apart: d' of i and i + 1, [N - 1]; nan where one does not occur.
+
+    points: coordinates [B, k]. d' is the distance of the two mean points, in standard deviations of the points around
+    their means along the line between them (both pooled). Below 1 they overlap.
     """
-    check_place(head.layer, head.head, model.config.n_layer, model.config.n_head)
-    check_basis(basis, model.config.n_embd)
-    k, K = len(basis), model.config.d_head
-    if M.shape != (k, k) or not M.is_floating_point() or not M.isfinite().all():
-        raise SubspaceError(f"M must be of finite floating-point numbers and [{k}, {k}], as wide as the subspace, not "
-                            f"{list(M.shape)} of {M.dtype}")
-    rows = slice(head.head * K, (head.head + 1) * K)
-    W_O = model.h[head.layer].attn.c_proj.weight[rows]                  # [K, D]
-    change = change_inside(W_O, basis, M)                               # [K, D]
-    size = (change.norm() / wide(W_O).norm().clamp_min(1e-12)).item()
-    new = (W_O + change).to(W_O.dtype)                                  # [K, D]
-    if size < 1e-6 or torch.equal(new, W_O):
-        raise SubspaceError(f"{head} writes nothing in this subspace, or M is the identity: the edit would do nothing")
-    if not new.isfinite().all():
-        raise SubspaceError(f"with this M, {head}'s W_O is no longer finite in {W_O.dtype}")
-    W_O.copy_(new)
-    rank = int((torch.linalg.svdvals(change) > 1e-6 * change.norm()).sum())
-    return WeightEdit(head, rank, size, tuple(torch.linalg.svdvals(wide(M)).tolist()))
+    means = by_index(points, prompts)                                  # [N, k]
+    points, index = points.to(means.dtype), prompts.index.to(points.device)
+    apart = means[1:] - means[:-1]                                     # [N - 1, k]
+    distance = apart.norm(dim=-1)                                      # [N - 1]
+    result = torch.empty(len(apart))
+    for i in range(len(apart)):
+        line = apart[i] / distance[i].clamp_min(1e-12)                 # [k]
+        scatter = [((points[index == j] - means[j]) @ line).pow(2).mean() for j in (i, i + 1)]
+        result[i] = distance[i] / (sum(scatter) / 2).sqrt().clamp_min(1e-12)
+    return result
+
+
+def shares(owners: Tensor, n_items: int) -> Tensor:
+    """The share of a traversed space that each index owns: [N]. owners: the index at every grid point, [...]."""
+    if owners.dtype not in WHOLE or not owners.numel() or owners.min() < 0 or owners.max() >= n_items:
+        raise SubspaceError(f"owners are whole numbers from 0 to {n_items - 1}, one at least, not {owners}")
+    return torch.bincount(owners.flatten(), minlength=n_items).double() / owners.numel()

@@ -1,0 +1,102 @@
+"""How well a model does: right answers, by index and by length of the list, perplexity, and ranks compared.
+
+Axes: B prompt, T position, N candidate, V vocabulary.
+"""
+
+from typing import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tinyheads.errors import InputError, TaskError
+from tinyheads.heads import wide
+from tinyheads.model import GPT2
+from tinyheads.positions import at, places
+from tinyheads.prompts import Prompts, check_choice, check_count
+
+
+@torch.no_grad()
+def logits_at_end(model: GPT2, prompts: Prompts, batch: int = 256) -> Tensor:
+    """What the model says behind the prompts: logits [B, V] at END, computed `batch` prompts at a time."""
+    check_count("batch", batch, 1)
+    ends = places(prompts.end, *prompts.tokens.shape)[:, 0]                                         # [B]
+    batches = zip(prompts.tokens.split(batch), ends.split(batch))
+    return torch.cat([at(model(tokens), end).cpu() for tokens, end in batches])
+
+
+def correct(logits: Tensor, prompts: Prompts, among: str = "candidates") -> Tensor:
+    """Which prompts are answered rightly: bool [B]. logits: [B, V] at END, or [B, T, V].
+
+    among: the answer has the highest logit of the "candidates", or of the whole "vocabulary". Raises TaskError.
+    """
+    check_choice("among", among, ("candidates", "vocabulary"))
+    logits = logits_of_end(logits, prompts)
+    if among == "vocabulary":
+        return logits.argmax(dim=-1) == prompts.answer
+    return logits.gather(1, prompts.candidates).argmax(dim=-1) == prompts.index
+
+
+def logits_of_end(logits: Tensor, prompts: Prompts) -> Tensor:
+    """Logits [B, T, V] or [B, V] as [B, V]. Raises TaskError where they are not of these prompts, or not numbers."""
+    B, T = prompts.tokens.shape
+    if logits.dim() == 3 and logits.shape[:2] == (B, T):
+        logits = at(logits, prompts.end)
+    if logits.dim() != 2 or len(logits) != B or logits.shape[1] <= int(prompts.candidates.max()):
+        raise TaskError(f"logits of these prompts are [{B}, {T}, V] or [{B}, V], not {list(logits.shape)}")
+    if logits.isnan().any():
+        raise TaskError("some of the logits at END are not numbers (nan)")
+    return logits.to(prompts.tokens.device)
+
+
+def accuracy(model: GPT2, prompts: Prompts, among: str = "candidates") -> float:
+    """The share of the prompts that the model answers rightly, from 0 to 1. Raises TaskError."""
+    return correct(logits_at_end(model, prompts), prompts, among).double().mean().item()
+
+
+def accuracy_by_length(model: GPT2, task: Callable[[int], Prompts], lengths: list[int],
+                       among: str = "candidates") -> dict[int, float]:
+    """Accuracy by list length; task: makes the prompts of a length, `lambda N: laundry_list(tokenizer, 500, N)`."""
+    return {n_items: accuracy(model, task(n_items), among) for n_items in lengths}
+
+
+def by_index(values: Tensor, prompts: Prompts) -> Tensor:
+    """The mean of one value a prompt, [B] or [B, D], by the answer's index: [N] or [N, D]; nan where none has it.
+
+    Raises TaskError.
+    """
+    B, N = prompts.candidates.shape
+    if values.dim() not in (1, 2) or len(values) != B:
+        raise TaskError(f"one value a prompt is [{B}] or [{B}, D], not {list(values.shape)}")
+    index, values = prompts.index.to(values.device), values.to(torch.promote_types(values.dtype, torch.float32))
+    total = values.new_zeros(N, *values.shape[1:]).index_add(0, index, values)                      # [N] or [N, D]
+    counts = torch.bincount(index, minlength=N)                                                     # [N]
+    return total / counts.view(N, *[1] * (values.dim() - 1))
+
+
+@torch.no_grad()
+def perplexity(model: GPT2, tokens: Tensor) -> float:
+    """exp of the mean cross-entropy of each next token of texts [B, T], T from 2. Raises TaskError, InputError."""
+    logits = wide(model(tokens)[:, :-1])                                                            # [B, T - 1, V]
+    if not logits.shape[1]:
+        raise TaskError("a text of one token has no next one to be surprised by")
+    return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten().to(logits.device)).exp().item()
+
+
+def rank_correlation(x: Tensor, y: Tensor) -> float:
+    """Spearman's rank correlation of two lists of numbers [n]; ties share their mean rank; nan if all are equal.
+
+    Raises InputError for lists of other shapes, or with nan.
+    """
+    if x.dim() != 1 or x.shape != y.shape or len(x) < 2 or x.isnan().any() or y.isnan().any():
+        raise InputError(f"a rank correlation is of two equally long lists of two numbers at least, without nan; these "
+                         f"are {list(x.shape)} and {list(y.shape)}")
+    ranks = torch.stack([mean_ranks(x.double()), mean_ranks(y.double())])           # [2, n]
+    return torch.corrcoef(ranks)[0, 1].item()
+
+
+def mean_ranks(x: Tensor) -> Tensor:
+    """Ranks from 1 to n; equal numbers share the mean of theirs."""
+    below = (x[:, None] > x).sum(1)                                                 # [n]
+    equal = (x[:, None] == x).sum(1)                                                # [n]
+    return below + (equal + 1) / 2
