@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyheads.files.array_file import Entry, map_file, read_array
+from tinyheads.files.array_file import Entry, as_path, map_file, read_array
 from tinyheads.config import GPT2Config, read_json
 from tinyheads.errors import CheckpointError, ConfigError, did_you_mean
 from tinyheads.files.progress import Progress
@@ -89,7 +89,7 @@ class Checkpoint:
 
 def open_checkpoint(path: str | Path, verify: bool = False) -> Checkpoint:
     """Open a folder or a .safetensors file; `verify` checks stored checksums. Raises CheckpointError."""
-    path = Path(path)
+    path = as_path(path)
     try:
         if path.is_dir():
             checkpoint = open_folder(path)
