@@ -155,25 +155,24 @@ def reachable(merges: list[tuple[bytes, bytes]], ids: dict[bytes, int]) -> dict[
     Refused are a merge of pieces that no merge before it makes, one whose result has no id, one that stands there
     twice, and ids that do not rise in the order of the merges (tiktoken takes the lower id for the earlier merge).
     """
-    single = {piece for byte in range(256) if (piece := bytes([byte])) in ids}
-    made_by, made_at, named, last = {}, {}, set(single), -1
+    made_at = {piece: -1 for byte in range(256) if (piece := bytes([byte])) in ids}  # -1: in the beginning
+    made_by, named, last = {}, set(made_at), -1
     if len(set(merges)) < len(merges):
         raise TokenizerError("a merge stands there twice")
     for left, right in merges:
         whole = left + right
         if left not in named or right not in named or whole not in ids:
             raise TokenizerError(f"the merge of {left!r} and {right!r} is impossible: " + (
-                f"{whole!r} has no id" if whole not in ids else "no merge before it makes both, and bytes they are not"))
+                f"{whole!r} has no id" if whole not in ids else "they are not both bytes or made by merges before it"))
         named.add(whole)
-        if whole in made_by or not all(piece in single or piece in made_by for piece in (left, right)):
+        if whole in made_at or left not in made_at or right not in made_at:
             continue  # it is made already, or is never made
-        if not become_neighbours(left, right, made_by, made_at):
-            continue
-        if ids[whole] <= last:
-            raise TokenizerError(f"the ids do not rise in the order of the merges: {whole!r} has {ids[whole]}, and a "
-                                 f"merge before it {last}")
-        made_by[whole], made_at[whole], last = (left, right), len(made_by), ids[whole]
-    return {piece: ids[piece] for piece in [*single, *made_by]}
+        if become_neighbours(left, right, made_by, made_at):
+            if ids[whole] <= last:
+                raise TokenizerError(f"the ids do not rise in the order of the merges: {whole!r} has {ids[whole]}, and "
+                                     f"a merge before it {last}")
+            made_at[whole], made_by[whole], last = len(made_by), (left, right), ids[whole]
+    return {piece: ids[piece] for piece in made_at}
 
 
 def become_neighbours(left: bytes, right: bytes, made_by: dict[bytes, tuple[bytes, bytes]],
@@ -184,15 +183,16 @@ def become_neighbours(left: bytes, right: bytes, made_by: dict[bytes, tuple[byte
     are undone at the border between them, the latest first: ab|cd, ab|c, b|c. At each step the two that meet there
     must not have been joined while they stood there, that is, before the merge that was undone last.
     """
-    until = len(made_by)
+    until, at_left, at_right = len(made_by), made_at[left], made_at[right]
     while made_at.get(left + right, until) >= until:
-        at_left, at_right = made_at.get(left, -1), made_at.get(right, -1)
-        if at_left == at_right == -1:
-            return True  # single bytes, as in the beginning
         if at_left > at_right:
             until, left = at_left, made_by[left][1]
-        else:  # of two pieces by the same merge the left one is made first
+            at_left = made_at[left]
+        elif at_right >= 0:  # of two pieces by the same merge the left one is made first
             until, right = at_right + 1, made_by[right][0]
+            at_right = made_at[right]
+        else:
+            return True  # single bytes, as in the beginning
     return False
 
 

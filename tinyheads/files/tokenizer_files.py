@@ -68,11 +68,14 @@ def read_kind(folder: Path, kind: list[str]) -> dict:
             vocabulary, merges, listed = found["model"]["vocab"], found["model"]["merges"], found["added_tokens"]
         else:
             vocabulary, merges, listed = found, merges_in(read_text(folder / kind[0])), []
-        merges = [tuple(map(to_bytes, merge.split(" ") if isinstance(merge, str) else merge)) for merge in merges]
-        if any(len(pair) != 2 for pair in merges):
-            raise ValueError("a merge is not of two pieces")
         if any(type(token) is not int or not 0 <= token < 2**31 for token in vocabulary.values()):
             raise ValueError("an id is not a whole number")
+        as_bytes = {written: to_bytes(written) for written in vocabulary}
+        merges = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in merges]
+        lacking = next((piece for pair in merges for piece in pair if as_bytes.get(piece) is None), None)
+        if lacking is not None:
+            raise TokenizerError(f"{folder}: {misfit(kind)}: {lacking!r} is part of a merge, and no piece with an id")
+        merges = [(as_bytes[left], as_bytes[right]) for left, right in merges]
         added = added_tokens(folder, vocabulary, [*listed, *listed_beside(folder)])
     except TokenizerError:
         raise
@@ -84,12 +87,8 @@ def read_kind(folder: Path, kind: list[str]) -> dict:
     pieces = {bytes([byte]) for byte in range(256)}.union(left + right for left, right in merges)
     ids = {}
     for written, token in vocabulary.items():
-        try:
-            piece = to_bytes(written)
-        except ValueError:
-            piece = None
-        if piece in pieces:
-            ids[piece] = token
+        if as_bytes[written] in pieces:
+            ids[as_bytes[written]] = token
         elif written not in added:
             raise TokenizerError(f"{folder}: {misfit(kind)}: {written!r} has an id, and is neither a byte nor made by "
                                  f"a merge nor an added token")
@@ -165,9 +164,12 @@ def merges_in(text: str) -> list[str]:
     return lines[1:] if lines[0].startswith("#version") else lines
 
 
-def to_bytes(written: str) -> bytes:
-    """The bytes of a piece as the files write it. Raises ValueError where it holds another character."""
-    return written.translate(TO_LATIN_1).encode("latin-1")
+def to_bytes(written: str) -> bytes | None:
+    """The bytes of a piece as the files write it; None where it is written otherwise, as an added token may be."""
+    try:
+        return written.translate(TO_LATIN_1).encode("latin-1")
+    except UnicodeEncodeError:
+        return None
 
 
 def to_text(piece: bytes) -> str:
