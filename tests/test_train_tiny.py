@@ -10,6 +10,7 @@ import torch
 
 import tinyheads as th
 from tinyheads import causal, lists
+from tinyheads.files.tokenizer_files import tokenizer_files
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "weights"))
 import train_tiny  # noqa: E402

@@ -68,7 +68,8 @@ class Tokenizer:
         self.end_of_text = next((token.id for token in self.added if token.content == END_OF_TEXT), None)
         # A vocabulary that was trained without the 256 bytes lacks some. They get ids here that `encode` refuses.
         lacking = {piece: self.n_vocab + i for i, piece in enumerate(bytes_in_order) if piece not in ids}
-        self.encoding = tiktoken.Encoding("tinyheads", pat_str=SPLIT, special_tokens={},
+        # `encode` finds the added tokens itself; tiktoken is given one that it is never asked for.
+        self.encoding = tiktoken.Encoding("tinyheads", pat_str=SPLIT, special_tokens={END_OF_TEXT: self.n_vocab + 256},
                                           mergeable_ranks={**lacking, **reachable(self.merges, ids)})
 
     @classmethod
@@ -107,7 +108,7 @@ class Tokenizer:
     def encode_plain(self, text: str) -> list[int]:
         """The ids of a text in which no added token is looked for."""
         try:
-            ids = self.encoding.encode_ordinary(text)
+            ids = self.encoding.encode(text, allowed_special=set(), disallowed_special=())
         except ValueError as error:  # after a million blanks in a row, tiktoken's expression gives up
             raise TokenizerError(f"a text of {len(text)} characters cannot be split into words: {error}") from error
         if ids and max(ids) >= self.n_vocab:
