@@ -44,9 +44,9 @@ def read_tokenizer(folder: Path) -> Tokenizer:
         if other["ids"] != first["ids"] or other["merges"] != first["merges"]:
             differing = [piece for piece in sorted({**first["ids"], **other["ids"]})
                          if first["ids"].get(piece) != other["ids"].get(piece)]
-            raise TokenizerError(f"{folder}: {' and '.join(kinds[0])} holds another tokenizer than {' and '.join(kind)}; "
-                                 f"they differ in {f'the ids of {differing[:3]}' if differing else 'their merges'}. "
-                                 f"Remove those that do not belong to the model")
+            where = f"the ids of {differing[:3]}" if differing else "their merges"
+            raise TokenizerError(f"{folder}: {' and '.join(kinds[0])} holds another tokenizer than "
+                                 f"{' and '.join(kind)}; they differ in {where}. Keep the model's alone")
     try:
         return Tokenizer(**first)
     except TokenizerError as error:
@@ -65,7 +65,7 @@ def read_kind(folder: Path, kind: list[str]) -> dict:
         if kind == ["tokenizer.json"]:
             refuse_other_settings(folder / "tokenizer.json", found, SETTINGS)
             refuse_other_template(folder / "tokenizer.json", found.get("post_processor"))
-            vocabulary, merges, listed = found["model"]["vocab"], found["model"]["merges"], found["added_tokens"]
+            vocabulary, merges, listed = found["model"]["vocab"], found["model"]["merges"], found.get("added_tokens")
         else:
             vocabulary, merges, listed = found, merges_in(read_text(folder / kind[0])), []
         if any(type(token) is not int or not 0 <= token < 2**31 for token in vocabulary.values()):
@@ -76,7 +76,7 @@ def read_kind(folder: Path, kind: list[str]) -> dict:
         if lacking is not None:
             raise TokenizerError(f"{folder}: {misfit(kind)}: {lacking!r} is part of a merge, and no piece with an id")
         merges = [(as_bytes[left], as_bytes[right]) for left, right in merges]
-        added = added_tokens(folder, vocabulary, [*listed, *listed_beside(folder)])
+        added = added_tokens(folder, vocabulary, [*(listed or []), *listed_beside(folder)])
     except TokenizerError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -138,16 +138,16 @@ def refuse_other_settings(path: Path, found: dict, settings: dict[str, tuple]) -
         for key in name.split("."):
             value = value.get(key) if isinstance(value, dict) else value
         if value not in allowed:
-            raise TokenizerError(f"{path}: {name} is {str(value)[:100]!r}; tinyheads encodes as GPT-2 does, where it is "
-                                 f"{' or '.join(repr(each) for each in allowed)}")
+            raise TokenizerError(f"{path}: {name} is {str(value)[:100]!r}; tinyheads encodes as GPT-2 does, where it "
+                                 f"is {' or '.join(repr(each) for each in allowed)}")
 
 
 def refuse_other_template(path: Path, post_processor: dict | None) -> None:
     """Raise TokenizerError where a template puts tokens before or behind each text."""
     single = (post_processor or {}).get("single", [])
     if any("Sequence" not in part for part in single):
-        raise TokenizerError(f"{path}: post_processor puts tokens of its own around a text ({str(single)[:100]}); tinyheads "
-                             f"encodes as GPT-2 does, which adds none")
+        raise TokenizerError(f"{path}: post_processor puts tokens of its own around a text ({str(single)[:100]}); "
+                             f"tinyheads encodes as GPT-2 does, which adds none")
 
 
 def read_text(path: Path) -> str:
@@ -184,8 +184,9 @@ def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
     vocabulary.update({token.content: token.id for token in tokenizer.added})  # with an id here it keeps that id
     whole = {
         "version": "1.0", "truncation": None, "padding": None,
-        "added_tokens": [{"id": token.id, "content": token.content, "single_word": False, "lstrip": False, "rstrip": False,
-                          "normalized": token.normalized, "special": token.special} for token in tokenizer.added],
+        "added_tokens": [{"id": token.id, "content": token.content, "single_word": False, "lstrip": False,
+                          "rstrip": False, "normalized": token.normalized, "special": token.special}
+                         for token in tokenizer.added],
         "normalizer": {"type": "NFC"} if tokenizer.nfc else None,
         "pre_tokenizer": byte_level, "post_processor": byte_level, "decoder": byte_level,
         "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": "",

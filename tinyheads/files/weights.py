@@ -64,6 +64,8 @@ def save(model: GPT2, folder: str | Path, tokenizer: Tokenizer | None = None) ->
     cannot be written.
     """
     folder = as_path(folder)
+    if not isinstance(tokenizer, Tokenizer | None):
+        raise CheckpointError(f"not saved: tokenizer must be a tinyheads.Tokenizer, not {type(tokenizer).__name__}")
     arrays = {name: parameter.detach().float().cpu().numpy() for name, parameter in model.named_parameters()}
     broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if broken:
@@ -78,8 +80,8 @@ def save(model: GPT2, folder: str | Path, tokenizer: Tokenizer | None = None) ->
         folder.mkdir(parents=True, exist_ok=True)
         there = [name for name in tokenizer_files.FILES if (folder / name).exists()]
         if there and tokenizer is None:
-            raise CheckpointError(f"{folder}: not saved: {', '.join(there)} of a tokenizer are there, and no tokenizer was "
-                                  f"given. To keep it, give tokenizer=load_tokenizer({str(folder)!r}); else remove them")
+            raise CheckpointError(f"{folder}: not saved: a tokenizer is there ({', '.join(there)}), and none was "
+                                  f"given; give it (load_tokenizer({str(folder)!r})) or another, or remove these files")
         with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as new:
             write_safetensors(Path(new) / "model.safetensors", arrays)
             for name, text in texts.items():
