@@ -94,7 +94,8 @@ def test_near_misses_are_told_the_name(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("load, error", [(th.load, th.CheckpointError), (th.load_heads, th.CheckpointError),
-                                         (th.open_checkpoint, th.CheckpointError), (th.find_weights, th.CheckpointError),
+                                         (th.open_checkpoint, th.CheckpointError),
+                                         (th.find_weights, th.CheckpointError),
                                          (th.load_tokenizer, th.TokenizerError)])
 @pytest.mark.parametrize("name", [None, 5, ["tiny"]], ids=repr)
 def test_what_is_no_path_is_refused(load, error, name):

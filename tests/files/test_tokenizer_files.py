@@ -152,7 +152,8 @@ CLS = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": END_OF_T
     (("added_tokens", 0, {"id": 5, "content": END_OF_TEXT}), "has the id 5; it should be 0"),
     (("added_tokens", 0, {"id": 400, "content": "new"}), "'new' has the id 400; it should be 340"),
     (("added_tokens", 0, {"id": 340, "content": "\ud800"}), "damaged"), (("added_tokens", 0, 7), "damaged"),
-    (("model", "vocab", None), "damaged"), (("model", "merges", 5), "damaged"), (("model", "merges", [["a"]]), "damaged"),
+    (("model", "vocab", None), "damaged"), (("model", "merges", 5), "damaged"),
+    (("model", "merges", [["a"]]), "damaged"),
     (("model", "merges", [["a", "b"]]), "has an id, and is neither a byte nor made by a merge"),
 ], ids=lambda value: str(value)[:60])
 def test_other_settings_of_tokenizer_json_are_refused_by_name(change, words, golden, tmp_path):

@@ -23,12 +23,13 @@ CORPUS = ["The theatre's other thing is there, isn't it? They've thought of the 
           "日本語 日本 日本語", "Привет, привет мир", "🙂🙂 👍🏽", "2024 1999 2000 3.14 1,000,000", "banana ananas nanana",
           "...!!! --- === ???", "the  then   there    " + " " * 24 + "end", "aaaa aaaaaaa bbb bbbbbb"]
 TEXTS = [
-    "", " ", "  ", "Hello world", "the  then ", "\n", "\r\n\r\n", "\t\t x", "a\u00A0b\u2003c\u3000d\u0085e", "aaaaaaaab" * 30,
-    "don't we'll I'VE they're it's 'twas 'S ''s", "3.14159 1,000,000 ½ ² ٣ Ⅷ", "naïve café Ångström",
-    "e\u0301 a\u0308\u0323 \u0301 \u212b \ufb01", "日本語のテキスト", "Привет мир", "שלום עולם", "नमस्ते दुनिया", "🙂👍🏽", "👩‍👩‍👧‍👦 🇳🇱",
-    "\u200b\u200d\ufeff\u202e", "\0\x01\x7f\x80\xff", "\U0010ffff\ue000\ufffe", "def f(x):\n    return x  # comment\n\n\n",
-    "\t" * 255 + "end", "a  \n  b", "x" + " " * 23 + "y" + " " * 24 + "z" + " " * 25 + "w" + " " * 49, "…—‘’“”", "$$$ @@@!?",
-    END, f"a{END}b", f"  {END}  {END}\n", "<|endoftext|", f"<|endoftext{END}", " <|padding|> <pad><pad", "the dog, a dogdog ing",
+    "", " ", "  ", "Hello world", "the  then ", "\n", "\r\n\r\n", "\t\t x", "a\u00A0b\u2003c\u3000d\u0085e",
+    "aaaaaaaab" * 30, "don't we'll I'VE they're it's 'twas 'S ''s", "3.14159 1,000,000 ½ ² ٣ Ⅷ",
+    "naïve café Ångström", "e\u0301 a\u0308\u0323 \u0301 \u212b \ufb01", "日本語のテキスト", "Привет мир", "שלום עולם",
+    "नमस्ते दुनिया", "🙂👍🏽", "👩‍👩‍👧‍👦 🇳🇱", "\u200b\u200d\ufeff\u202e", "\0\x01\x7f\x80\xff", "\U0010ffff\ue000\ufffe",
+    "def f(x):\n    return x  # comment\n\n\n", "\t" * 255 + "end", "a  \n  b",
+    "x" + " " * 23 + "y" + " " * 24 + "z" + " " * 25 + "w" + " " * 49, "…—‘’“”", "$$$ @@@!?", END, f"a{END}b",
+    f"  {END}  {END}\n", "<|endoftext|", f"<|endoftext{END}", " <|padding|> <pad><pad", "the dog, a dogdog ing",
     "ababab abcabc bcabca xybc xybcxybc yx"]
 
 
@@ -60,13 +61,15 @@ def train() -> None:
     lacking = trained(200, special_tokens=[END])  # without the bytes that the corpus lacks
     # Merges that no trainer makes: `xyb c` and `bc a` never apply, `c abc` makes what another merge made,
     # `xy bc` is what tiktoken would make of `xyb c`, `ab ab` overlaps itself.
-    merges = ["b c", "x y", "xy b", "xyb c", "a b", "ab ab", "bc a", "a bc", "abc abc", "c a", "ca bc", "bca bca", "y x"]
+    merges = ["b c", "x y", "xy b", "xyb c", "a b", "ab ab", "bc a", "a bc", "abc abc", "c a", "ca bc", "bca bca",
+              "y x"]
     pieces = [END, *alphabet[::-1], *dict.fromkeys(merge.replace(" ", "") for merge in merges)]
     untidy = byte_level(models.BPE({piece: i + 3 * (i > 250) for i, piece in enumerate(pieces)},
                                    [tuple(merge.split(" ")) for merge in merges]))
     untidy.add_special_tokens([END])
 
-    for name, tokenizer in {"whole": whole, "blanks": blanks, "lacking": lacking, "untidy": untidy}.items():
+    in_one_file = {"whole": whole, "blanks": blanks, "lacking": lacking, "untidy": untidy}
+    for name, tokenizer in in_one_file.items():
         (FOLDER / name).mkdir(parents=True)
         tokenizer.save(str(FOLDER / name / "tokenizer.json"), pretty=False)
     (FOLDER / "pair").mkdir()
@@ -76,7 +79,7 @@ def train() -> None:
     pair.add_tokens(["<pad>", "dog"])
     pair.add_special_tokens([END])
     ids = {}
-    for name, tokenizer in {"whole": whole, "blanks": blanks, "lacking": lacking, "untidy": untidy, "pair": pair}.items():
+    for name, tokenizer in {**in_one_file, "pair": pair}.items():
         ids[name] = {}
         for kind, as_plain_text in [("plain", True), ("special", False)]:
             tokenizer.encode_special_tokens = as_plain_text

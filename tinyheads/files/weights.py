@@ -32,7 +32,7 @@ OPENAI_NAMES = {"gpt2": "124M", "gpt2-small": "124M", "gpt2-medium": "355M", "gp
 def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = False) -> GPT2:
     """A model of the name ("tiny"; "124M" ... "1558M", downloaded once) or at the path, ready to run.
 
-    path: a folder (OpenAI's bundle, safetensors with config.json) or a .safetensors file; a name is what `locate` says.
+    path: a folder (OpenAI's bundle, safetensors with config.json) or a .safetensors file; for names see `locate`.
     verify: check the checksums stored in OpenAI's bundle first. The weights are float32 and frozen
     (`model.requires_grad_()` makes them trainable again). Raises CheckpointError, DownloadError.
     """
@@ -60,8 +60,8 @@ def save(model: GPT2, folder: str | Path, tokenizer: Tokenizer | None = None) ->
     `load(folder)` opens it, and so do `transformers.GPT2LMHeadModel.from_pretrained(folder)` and AutoTokenizer.
     The tokenizer takes the place of whatever tokenizer was there. Without one, a folder that holds a tokenizer's
     files is refused, since nothing says that they fit this model: give `load_tokenizer(folder)` to keep them.
-    Until all files are written, and after an error, the folder is what it was. Raises CheckpointError where it
-    cannot be written.
+    Until all files are written, and after an error, the folder is what it was; a process that is killed outright leaves
+    a folder `.saving-...`, to be removed. Raises CheckpointError where it cannot be written.
     """
     folder = as_path(folder)
     if not isinstance(tokenizer, Tokenizer | None):
