@@ -17,7 +17,6 @@ strongly, in how many dimensions, and how far it carries, nothing but the tasks'
 """
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -31,7 +30,7 @@ from torch import Tensor
 import tinyheads as th
 from tinyheads import causal, lists, repair, words
 from tinyheads.files.progress import Progress
-from tinyheads.files.tokenizer import END_OF_TEXT, SPLIT, byte_alphabet
+from tinyheads.files.tokenizer import SPLIT
 
 CONTEXT = 128
 LENGTHS = range(2, 21)
@@ -53,35 +52,22 @@ def make_tokenizer(n_frequent: int = 200) -> th.Tokenizer:
     vocabulary = [f" {word}" for word in words.ITEMS + words.ORDINALS + words.NAMES + words.PLACES + words.THINGS
                   + words.VERBS + OTHER_WORDS] + words.NAMES + OTHER_WORDS
     trained = bpe_train("".join(vocabulary), 256 + n_frequent, SPLIT, visualise=None)
-    alphabet = byte_alphabet()
-    ranks = {bytes([byte]): i for i, byte in enumerate(alphabet.values())}
-    merges = []
-
-    def merge(left: bytes, right: bytes) -> None:
-        ranks[left + right] = len(ranks)
-        merges.append((left, right))
+    merges: list[tuple[bytes, bytes]] = []
 
     def pieces(piece: bytes) -> list[bytes]:
         return [encoding.decode_single_token_bytes(token) for token in encoding._encode_single_piece(piece)]
 
-    encoding = th.Tokenizer(ranks).encoding
+    encoding = th.Tokenizer(merges).encoding
     for piece in sorted((piece for piece in trained if len(piece) > 1), key=trained.get):
-        merge(*pieces(piece))
-        encoding = th.Tokenizer(ranks).encoding
+        merges.append(tuple(pieces(piece)))
+        encoding = th.Tokenizer(merges).encoding
     for word in dict.fromkeys(vocabulary):
         parts = pieces(word.encode())
         while len(parts) > 1:
-            merge(parts[0], parts[1])
+            merges.append((parts[0], parts[1]))
             parts[:2] = [parts[0] + parts[1]]
-        encoding = th.Tokenizer(ranks).encoding
-    written = {byte: character for character, byte in alphabet.items()}
-
-    def write(piece: bytes) -> str:
-        return "".join(written[byte] for byte in piece)
-
-    vocab_bpe = "".join(f"{line}\n" for line in ["#version: 0.2"] + [f"{write(a)} {write(b)}" for a, b in merges])
-    encoder = {**{write(piece): token for piece, token in ranks.items()}, END_OF_TEXT: len(ranks)}
-    tokenizer = th.Tokenizer(ranks, {"vocab.bpe": vocab_bpe.encode(), "encoder.json": json.dumps(encoder).encode()})
+        encoding = th.Tokenizer(merges).encoding
+    tokenizer = th.Tokenizer(merges)
     split = [word for word in vocabulary if len(tokenizer.encode(word)) != 1]
     assert not split, f"words in more than one token: {split}"
     return tokenizer
@@ -280,7 +266,7 @@ vocabulary of {model.config.n_vocab} ({sum(p.numel() for p in model.parameters()
 
 in {seconds / 60:.0f} minutes on torch {torch.__version__}. It knows short English prompts, nothing else: ordinal
 recall, the Laundry List by ordinal, indirect objects, and one kind of everyday sentence (`tinyheads/lists.py` has the
-wording, which is ours). Its vocabulary is byte-pair encoding in OpenAI's formats; each word of the tasks is one token.
+wording, which is ours). Its vocabulary is byte-pair encoding as in GPT-2; each word of the tasks is one token.
 
 Figures on fresh prompts, 1,000 of each kind (`figures` in the script), accuracy by list length:
 

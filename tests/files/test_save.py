@@ -96,8 +96,7 @@ def test_saved_files_can_be_read_by_others_as_the_umask_says(tmp_path):
 def test_the_tokenizer_is_saved_beside_the_model_and_loads_from_there(gpt2_folder, tmp_path):
     tokenizer = th.load_tokenizer(gpt2_folder)
     th.save(random_model(SIZES), tmp_path, tokenizer)
-    for name in ["vocab.bpe", "encoder.json"]:
-        assert (tmp_path / name).read_bytes() == (gpt2_folder / name).read_bytes()
+    assert th.load_tokenizer(tmp_path).ids == tokenizer.ids
     text = "Saved, and loaded again 🙂"
     assert th.load_tokenizer(tmp_path).encode(text) == tokenizer.encode(text)
 
@@ -121,23 +120,6 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_else(room, there_before, 
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert os.strerror(errno.EFBIG) in str(caught.value)
     assert folder_contents(tmp_path) == before
-
-
-def test_each_file_beside_the_weights_is_whole_or_what_it_was(tmp_path):
-    resource = pytest.importorskip("resource")
-    tokenizer = th.Tokenizer.bytes_only()
-    tokenizer.files = {"vocab.bpe": b"old"}
-    th.save(random_model(SIZES), tmp_path, tokenizer)
-    tokenizer.files = {"vocab.bpe": b"new" * 100_000}
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
-    try:
-        with pytest.raises(th.CheckpointError, match="cannot be written"):
-            th.save(random_model(SIZES), tmp_path, tokenizer)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert sorted(os.listdir(tmp_path)) == ["config.json", "model.safetensors", "vocab.bpe"]
-    assert (tmp_path / "vocab.bpe").read_bytes() == b"old"
 
 
 @pytest.mark.parametrize("there_before", [True, False])

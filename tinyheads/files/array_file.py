@@ -38,6 +38,14 @@ class Entry:
     crc32c: int | None = None
 
 
+def as_path(given: str | Path, error: type[Exception] = CheckpointError) -> Path:
+    """A path as a person gives it, with `~` for the home folder. Raises `error` where that is unknown, or no path."""
+    try:
+        return Path(given).expanduser()
+    except (RuntimeError, TypeError) as reason:
+        raise error(f"{given!r}: is no path ({reason})") from reason
+
+
 def map_file(path: Path) -> np.ndarray:
     """The bytes of a file as a read-only memory map: uint8 [file size]. Raises CheckpointError."""
     try:

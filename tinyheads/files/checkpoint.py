@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyheads.files.array_file import Entry, map_file, read_array
 from tinyheads.config import OPENAI_SIZES, GPT2Config, read_json
 from tinyheads.errors import CheckpointError, ConfigError, did_you_mean
+from tinyheads.files.array_file import Entry, as_path, map_file, read_array
 from tinyheads.files.progress import Progress
 from tinyheads.files.safetensors_file import read_safetensors
 from tinyheads.files.tensorflow_bundle import read_bundle, tensor_is_intact
@@ -107,7 +107,7 @@ def open_checkpoint(path: str | Path, verify: bool = False, n_head: int | None =
     n_head: heads in a layer, for a .safetensors file of another shape than OpenAI's with no config.json beside it. What
     else its shapes cannot say is then taken to be GPT-2's: LayerNorm's epsilon 1e-5, and the tanh form of gelu.
     """
-    path = Path(path)
+    path = as_path(path)
     try:
         if not path.exists():
             raise CheckpointError(f"{path}: no such file or folder")

@@ -9,26 +9,30 @@
 import json
 import os
 import re
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from tinyheads.config import OPENAI_SIZES
-from tinyheads.errors import CheckpointError, DownloadError, TokenizerError
-from tinyheads.files.array_file import write_atomically
+from tinyheads.errors import CheckpointError, DownloadError, TokenizerError, did_you_mean
+from tinyheads.files import tokenizer_files
+from tinyheads.files.array_file import as_path
 from tinyheads.files.checkpoint import open_checkpoint
 from tinyheads.files.download import FILES, fetch_model
 from tinyheads.files.safetensors_file import write_safetensors
-from tinyheads.files.tokenizer import Tokenizer, read_ranks
+from tinyheads.files.tokenizer import Tokenizer
 from tinyheads.heads import Heads, heads_from
 from tinyheads.model import GPT2
 
+# What people who know Hugging Face's libraries call OpenAI's models.
+OPENAI_NAMES = {"gpt2": "124M", "gpt2-small": "124M", "gpt2-medium": "355M", "gpt2-large": "774M", "gpt2-xl": "1558M"}
 
 def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = False, n_head: int | None = None) -> GPT2:
     """A model of the name ("tiny"; "124M" ... "1558M", downloaded once) or at the path, ready to run.
 
-    path: a folder (OpenAI's bundle, safetensors with config.json) or a .safetensors file.
+    path: a folder (OpenAI's bundle, safetensors with config.json) or a .safetensors file; for names see `locate`.
     verify: check the checksums stored in OpenAI's bundle first; n_head: heads in a layer, only for a
     .safetensors file of another shape than OpenAI's with no config.json beside it (see `open_checkpoint`).
     The weights are float32 and frozen (`model.requires_grad_()` makes them trainable again); heads of
@@ -57,28 +61,65 @@ def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = Fa
 
 
 def save(model: GPT2, folder: str | Path, tokenizer: Tokenizer | None = None) -> Path:
-    """Write model.safetensors and config.json (and the tokenizer's two files) into a folder.
+    """Write model.safetensors and config.json (and tokenizer.json and tokenizer_config.json) into a folder.
 
-    `load(folder)` opens it, and so does `transformers.GPT2LMHeadModel.from_pretrained(folder)`.
-    Each file is complete under its name or not there. Raises CheckpointError where it cannot be written.
+    `load(folder)` opens it, and so do `transformers.GPT2LMHeadModel.from_pretrained(folder)` and AutoTokenizer.
+    The tokenizer takes the place of whatever tokenizer was there. Without one, a folder that holds a tokenizer's
+    files is refused, since nothing says that they fit this model: give `load_tokenizer(folder)` to keep them.
+    Until all files are written, and after an error, the folder is what it was; a process that is killed outright leaves
+    a folder `.saving-...`, to be removed. Raises CheckpointError where it cannot be written.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
+    if not isinstance(tokenizer, Tokenizer | None):
+        raise CheckpointError(f"not saved: tokenizer must be a tinyheads.Tokenizer, not {type(tokenizer).__name__}")
     named = model.named_parameters(remove_duplicate=False)  # an untied model's two may have been made one by hand
     arrays = {name: parameter.detach().float().cpu().numpy() for name, parameter in named}
     broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if broken:
         raise CheckpointError(f"not saved: {broken[0]} holds values that are not finite")
-    texts = {"config.json": json.dumps(model.config.to_hugging_face(), indent=2).encode("utf-8")}
-    texts.update(tokenizer.files if tokenizer else {})
+    config = model.config.to_hugging_face()
+    texts = {}
+    if tokenizer is not None:
+        config.update(bos_token_id=tokenizer.end_of_text, eos_token_id=tokenizer.end_of_text)
+        texts = tokenizer_files.tokenizer_files(tokenizer)
+    texts["config.json"] = json.dumps(config, indent=2).encode("utf-8")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_safetensors(folder / "model.safetensors", arrays)
-        for name, text in texts.items():
-            with write_atomically(folder / name) as file:
-                file.write(text)
+        there = [name for name in tokenizer_files.FILES if (folder / name).exists()]
+        if there and tokenizer is None:
+            raise CheckpointError(f"{folder}: not saved: a tokenizer is there ({', '.join(there)}), and none was "
+                                  f"given; give it (load_tokenizer({str(folder)!r})) or another, or remove these files")
+        with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as new:
+            write_safetensors(Path(new) / "model.safetensors", arrays)
+            for name, text in texts.items():
+                (Path(new) / name).write_bytes(text)
+            exchange(folder, Path(new), ["model.safetensors", *texts], there)
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be written ({error.strerror or error})") from error
     return folder
+
+
+def exchange(folder: Path, new: Path, names: list[str], stale: list[str]) -> None:
+    """Move the files of these names from `new` into `folder`, and what was there under them, and `stale`, out of it.
+
+    Renaming takes no room on the disk. The old files are out before the first new one comes in, so that at no moment
+    one model's weights lie beside another's config or tokenizer. An error, Ctrl-C too, puts back what was there.
+    """
+    old = new / "old"
+    old.mkdir()
+    try:
+        for name in {*names, *stale}:
+            if (folder / name).exists():
+                os.replace(folder / name, old / name)
+        for name in names:
+            os.replace(new / name, folder / name)
+    except BaseException:
+        for name in names:
+            if not (new / name).exists():
+                (folder / name).unlink()
+        for file in old.iterdir():
+            os.replace(file, folder / file.name)
+        raise
 
 
 def load_heads(path: str | Path, fold: bool = True, verify: bool = False, n_head: int | None = None) -> Heads:
@@ -91,75 +132,91 @@ def load_heads(path: str | Path, fold: bool = True, verify: bool = False, n_head
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """The tokenizer of a named model ("tiny", "124M") or of a folder with vocab.bpe and encoder.json.
+    """The tokenizer of a named model ("tiny", "124M") or in a folder, from OpenAI's or Hugging Face's files.
 
-    A named OpenAI model's two files are downloaded where they are missing. Raises TokenizerError.
+    Those are tokenizer.json, or vocab.json and merges.txt, or encoder.json and vocab.bpe (`tokenizer_files.py`). Where
+    the folder holds several of these, all must be the same tokenizer. A named OpenAI model's are downloaded where
+    they are missing. Raises TokenizerError, also for a tokenizer that does not encode as GPT-2's does.
     """
     try:
-        folder = locate(path, ["vocab.bpe", "encoder.json"])
+        folder = locate(path, tokenizer_files.KINDS)
     except CheckpointError as error:
         raise TokenizerError(str(error)) from error
-    folder = folder if folder.is_dir() else folder.parent  # beside a bare .safetensors file
-    files = {}
-    for name in ["vocab.bpe", "encoder.json"]:
-        try:
-            files[name] = (folder / name).read_bytes()
-        except OSError as error:
-            raise TokenizerError(f"{folder / name}: cannot be read ({error.strerror}); a tokenizer needs vocab.bpe "
-                                 f"and encoder.json in one folder") from error
-    return Tokenizer(read_ranks(folder, files["vocab.bpe"], files["encoder.json"]), files)
+    return tokenizer_files.read_tokenizer(folder if folder.is_dir() else folder.parent)  # beside a .safetensors file
 
 
-def locate(name: str | Path, files: list[str] = FILES) -> Path:
-    """Where a named model or a path lies; of OpenAI's models, `files` are downloaded first where missing.
+def openai_size(name: object) -> str | None:
+    """The size, "124M" to "1558M", of the OpenAI model that a name means, or None.
 
-    A model.safetensors under a size's name (converted from OpenAI's, say) will do for the weights.
+    "124m", "gpt2", "gpt2-medium", "openai-community/gpt2-xl" and "774M/" are such names; a Path is none.
     """
-    if name not in OPENAI_SIZES:
+    if not isinstance(name, str):
+        return None
+    plain = name.strip().rstrip("/").lower().removeprefix("openai-community/")
+    size = OPENAI_NAMES.get(plain, plain.upper())
+    return size if size in OPENAI_SIZES else None
+
+
+def locate(name: str | Path, kinds: list[list[str]] = [["model.safetensors"], FILES]) -> Path:
+    """Where a path or a named model lies: a folder or a file.
+
+    A path that exists is that path: a folder `gpt2` in the working directory comes before OpenAI's model. Then names
+    are looked for in the search path. Of OpenAI's models one of the `kinds`, lists of files, must be complete there
+    (a model.safetensors converted from OpenAI's will do for the weights); else the last kind is downloaded.
+    """
+    size = openai_size(name)
+    if size is None or os.path.exists(as_path(name)):
         return find_weights(name)
     for folder in search_path():
-        converted = "model.ckpt.index" in files and (folder / name / "model.safetensors").exists()
-        if converted or all((folder / name / file).exists() for file in files):
-            return folder / name
-    return download(name, files=files)
+        if any(all((folder / size / file).exists() for file in kind) for kind in kinds):
+            return folder / size
+    return download(size, files=kinds[-1])
 
 
 def search_path() -> list[Path]:
     """Folders in which a named model is looked for, in order; the first is where downloads go.
 
     What the environment's TINYHEADS_WEIGHTS says; the repository's weights/, or, where tinyheads was installed from a
-    wheel, the user's cache and behind it the copy of weights/tiny that the wheel brings along.
+    wheel, the user's cache and behind it the copy of weights/tiny that the wheel brings along. A user without a home
+    folder (as in `docker run -u 1234`) has no cache.
     """
     here = Path(__file__).resolve().parents[1]  # the package
-    chosen, cache = os.environ.get("TINYHEADS_WEIGHTS"), Path.home() / ".cache" / "tinyheads"
+    chosen, cache = os.environ.get("TINYHEADS_WEIGHTS"), Path(os.path.expanduser("~/.cache/tinyheads"))
     installed, repository = here / "weights", here.parent / "weights"
     places = [cache, installed] if installed.is_dir() else [repository, cache] if repository.is_dir() else [cache]
-    return [*([Path(chosen)] if chosen else []), *places]
+    return [*([as_path(chosen)] if chosen else []), *(place for place in places if place.parts[0] != "~")]
 
 
 def find_weights(name: str | Path) -> Path:
-    """The folder of a named model ("tiny", "124M"), or the path itself where that exists.
+    """The path itself where it exists, else the folder of a named model ("tiny", "124M").
 
-    Raises CheckpointError that lists where it was looked for.
+    Raises CheckpointError that lists where it was looked for, and the names that are nearest.
     """
-    is_name = isinstance(name, str) and re.fullmatch(r"[\w-]+", name)
-    looked = [folder / name for folder in search_path()] if is_name else []
-    for path in [*looked, Path(name)]:
-        if os.path.exists(path):  # unlike path.exists(), False for a name too long to be one
-            return path
-    raise CheckpointError(f"no weights {str(name)!r}; looked for {', '.join(map(str, [*looked, Path(name)]))}")
+    path, size = as_path(name), openai_size(name)
+    is_name = isinstance(name, str) and re.fullmatch(r"[\w-]+", size or name)
+    looked = [path, *([folder / (size or name) for folder in search_path()] if is_name else [])]
+    for place in looked:
+        if os.path.exists(place):  # unlike place.exists(), False for a name too long to be one
+            return place
+    near = did_you_mean(path.name, ["tiny", *OPENAI_SIZES, *OPENAI_NAMES])
+    raise CheckpointError(f"no weights {str(name)!r}; looked for {', '.join(map(str, looked))}; names: {near}")
 
 
 def download(size: str, folder: str | Path | None = None, base_url: str | None = None,
              files: list[str] = FILES) -> Path:
-    """Fetch a model of OpenAI's ("124M", "355M", "774M", "1558M"); gives the folder it lies in.
+    """Fetch a model of OpenAI's ("124M", "355M", "774M", "1558M"; "gpt2", ...); gives the folder it lies in.
 
     folder: where to; `weights/<size>` of the first place in the search path if None.
     base_url: address before `/<size>/<file>`; else TINYHEADS_BASE_URL, else OpenAI's own.
     Files that are there already are left alone. Raises DownloadError; run again to continue.
     """
-    if size not in OPENAI_SIZES:
-        raise DownloadError(f"no OpenAI model {size!r}; there are {', '.join(OPENAI_SIZES)}")
-    folder = Path(folder) if folder else search_path()[0] / size
-    fetch_model(size, folder, base_url, files)
+    known = openai_size(size)
+    if known is None:
+        raise DownloadError(f"no OpenAI model {size!r}; there are {', '.join(OPENAI_SIZES)}; "
+                            f"{did_you_mean(str(size), [*OPENAI_SIZES, *OPENAI_NAMES])}")
+    places = search_path()
+    if not folder and not places:
+        raise DownloadError("no home folder is known to download into; say where, with folder= or TINYHEADS_WEIGHTS")
+    folder = as_path(folder, DownloadError) if folder else places[0] / known
+    fetch_model(known, folder, base_url, files)
     return folder
