@@ -156,10 +156,10 @@ def test_subspaces_codes_and_scores_are_those_of_the_float32_model(built, prompt
     assert repair.perplexity(model, prompts.tokens) == pytest.approx(expected, rel=0.05)
 
 
-def test_a_mean_of_many_numbers_of_half_precision_is_exact():
-    """In bfloat16 itself the sum would stop growing at 256."""
-    writes, index = torch.ones(2000, 1, dtype=torch.bfloat16), torch.arange(2000) % 2
-    assert subspace.mean_by_index(writes, index, 2).tolist() == [[1], [1]]
+def test_means_and_spans_of_half_precision_are_in_float32():
+    writes, index = X[:, 0].bfloat16().repeat(300, 1), torch.arange(1500) % 2
+    expected = torch.stack([writes[index == i].double().mean(0) for i in (0, 1)])
+    torch.testing.assert_close(subspace.mean_by_index(writes, index, 2), expected.float(), rtol=1e-4, atol=1e-5)
     half = BASIS.half()
     assert subspace.span(half).dtype == subspace.grid(half[0, :2], half[1, :2], 2).dtype == torch.float32
 

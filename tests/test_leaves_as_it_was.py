@@ -23,7 +23,7 @@ def mode():
 
 def everything(built):
     """What every public function gives, on prompts made here."""
-    prompts, model, basis = laundry_prompts(24, seed=4), built.model, built.channel
+    prompts, model, basis = laundry_prompts(24, seed=4), built.model, built.channel.clone()
     heads = th.Heads.of(model)
     ov = th.ov_svd(heads)
     scores = th.component_scores(heads, "Q", ov)
