@@ -1,7 +1,5 @@
 """Mistakes that students make in assignment 1."""
 
-import math
-
 import torch
 from mistake import Mistake
 from reference_1 import (attention_pattern, head_writes, layer_norm, logit_attribution, mlp_write, model_of,
@@ -84,35 +82,35 @@ def columns_of_W_O(c_attn_weight, c_attn_bias, c_proj_weight, n_head):
 def no_scale(x, W_Q, b_Q, W_K, b_K):
     q, k = x[:, None] @ W_Q + b_Q[:, None], x[:, None] @ W_K + b_K[:, None]
     scores = q @ k.transpose(2, 3)
-    return scores.masked_fill(torch.ones(scores.shape[-2:]).triu(1).bool(), -math.inf).softmax(-1)
+    return scores.masked_fill(torch.ones(scores.shape[-2:]).triu(1).bool(), -torch.inf).softmax(-1)
 
 
 def scale_of_the_model(x, W_Q, b_Q, W_K, b_K):
     q, k = x[:, None] @ W_Q + b_Q[:, None], x[:, None] @ W_K + b_K[:, None]
-    scores = q @ k.transpose(2, 3) / math.sqrt(x.shape[-1])
-    return scores.masked_fill(torch.ones(scores.shape[-2:]).triu(1).bool(), -math.inf).softmax(-1)
+    scores = q @ k.transpose(2, 3) / x.shape[-1]**0.5
+    return scores.masked_fill(torch.ones(scores.shape[-2:]).triu(1).bool(), -torch.inf).softmax(-1)
 
 
 def softmax_over_queries(x, W_Q, b_Q, W_K, b_K):
     q, k = x[:, None] @ W_Q + b_Q[:, None], x[:, None] @ W_K + b_K[:, None]
-    scores = q @ k.transpose(2, 3) / math.sqrt(W_Q.shape[-1])
-    return scores.masked_fill(torch.ones(scores.shape[-2:]).triu(1).bool(), -math.inf).softmax(-2)
+    scores = q @ k.transpose(2, 3) / W_Q.shape[-1]**0.5
+    return scores.masked_fill(torch.ones(scores.shape[-2:]).triu(1).bool(), -torch.inf).softmax(-2)
 
 
 def sees_the_future(x, W_Q, b_Q, W_K, b_K):
     q, k = x[:, None] @ W_Q + b_Q[:, None], x[:, None] @ W_K + b_K[:, None]
-    return (q @ k.transpose(2, 3) / math.sqrt(W_Q.shape[-1])).softmax(-1)
+    return (q @ k.transpose(2, 3) / W_Q.shape[-1]**0.5).softmax(-1)
 
 
 def masked_behind_the_softmax(x, W_Q, b_Q, W_K, b_K):
     q, k = x[:, None] @ W_Q + b_Q[:, None], x[:, None] @ W_K + b_K[:, None]
-    return (q @ k.transpose(2, 3) / math.sqrt(W_Q.shape[-1])).softmax(-1).tril()
+    return (q @ k.transpose(2, 3) / W_Q.shape[-1]**0.5).softmax(-1).tril()
 
 
 def does_not_see_itself(x, W_Q, b_Q, W_K, b_K):
     q, k = x[:, None] @ W_Q + b_Q[:, None], x[:, None] @ W_K + b_K[:, None]
-    scores = q @ k.transpose(2, 3) / math.sqrt(W_Q.shape[-1])
-    return scores.masked_fill(torch.ones(scores.shape[-2:]).triu(0).bool(), -math.inf).softmax(-1)
+    scores = q @ k.transpose(2, 3) / W_Q.shape[-1]**0.5
+    return scores.masked_fill(torch.ones(scores.shape[-2:]).triu(0).bool(), -torch.inf).softmax(-1)
 
 
 def key_by_query(x, W_Q, b_Q, W_K, b_K):

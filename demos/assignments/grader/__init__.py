@@ -6,6 +6,7 @@ with what the library computes. Read in this order:
     grading.py     what checks are made of: exercises, calls, parts
     comparing.py   what is wrong with an answer, in the student's terms
     inputs.py      what several assignments draw: prompts, models, the circuit of the bundled model
+    codes.py       what assignments 5 and 6 share: each place's code, runs in which END is given one
     marks.py       from a submission to its marks, part by part
     session.py     one exercise run in another process, as seen from the grader
     returned.py    what that process handed back, read without trusting it
