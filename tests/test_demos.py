@@ -80,3 +80,13 @@ def test_signed_maps_write_their_values_and_leave_holes_white():
     figure, axes = plots.new_figure(4, 3)
     plots.draw_map(axes[0, 0], torch.tensor([[1.0, torch.nan]]), "reader", "writer", "title", "score", top=0.5)
     assert axes[0, 0].images[0].get_array().mask.tolist() == [[False, True]]
+
+
+def test_a_map_of_pairs_shows_only_later_readers_and_circles_the_pairs_it_is_told():
+    figure, axes = plots.new_figure(4, 3)
+    circled = torch.zeros(2, 2, 2, 2, dtype=torch.bool)
+    circled[0, 1, 1, 0] = True
+    plots.draw_pairs(axes[0, 0], torch.rand(2, 2, 2, 2), "title", "score", circled)
+    shown = ~axes[0, 0].images[0].get_array().mask
+    assert shown.tolist() == [[False, False, True, True]] * 2 + [[False] * 4] * 2
+    assert [line.get_xydata().tolist() for line in axes[0, 0].lines] == [[[2, 1]]]  # reader across, writer down
