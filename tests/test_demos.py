@@ -42,9 +42,11 @@ def test_the_circuit_demo_finds_the_inhibition_heads_of_real_gpt2(gpt2_folder, t
     done = run("03_predict_circuit.py", "--model", str(gpt2_folder / "model-attention.safetensors"), "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     first = next(line for line in done.stdout.splitlines() if "-> L9.H9 by Q" in line)
-    assert first.startswith("L8.H6.C2") and "S-inhibition" in first
-    assert "0.918" in done.stdout and "0.968" in done.stdout  # whole head, and ours, by Q
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["03_composition_maps.png", "03_mover_head.png", "03_variants.png"]
+    assert first.startswith("L8.H3.C0")
+    inhibition = [line.split()[0] for line in done.stdout.splitlines() if line.endswith("S-inhibition")]
+    assert inhibition[:3] == ["L8.H10.C1", "L8.H6.C2", "L7.H3.C1"]
+    assert "0.918" in done.stdout and "0.932" in done.stdout  # whole head and best component, by Q
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["03_composition_maps.png", "03_mover_head.png"]
 
 
 def test_a_wrong_model_ends_a_demo_with_one_line(tmp_path):
@@ -78,3 +80,13 @@ def test_signed_maps_write_their_values_and_leave_holes_white():
     figure, axes = plots.new_figure(4, 3)
     plots.draw_map(axes[0, 0], torch.tensor([[1.0, torch.nan]]), "reader", "writer", "title", "score", top=0.5)
     assert axes[0, 0].images[0].get_array().mask.tolist() == [[False, True]]
+
+
+def test_a_map_of_pairs_shows_only_later_readers_and_circles_the_pairs_it_is_told():
+    figure, axes = plots.new_figure(4, 3)
+    circled = torch.zeros(2, 2, 2, 2, dtype=torch.bool)
+    circled[0, 1, 1, 0] = True
+    plots.draw_pairs(axes[0, 0], torch.rand(2, 2, 2, 2), "title", "score", circled)
+    shown = ~axes[0, 0].images[0].get_array().mask
+    assert shown.tolist() == [[False, False, True, True]] * 2 + [[False] * 4] * 2
+    assert [line.get_xydata().tolist() for line in axes[0, 0].lines] == [[[2, 1]]]  # reader across, writer down

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import tinyheads as th
-from tinyheads.known_circuits import IOI_CIRCUIT, KnownEdges, circuit_pairs, heads_named
+from tinyheads.known_circuits import IOI_CIRCUIT, KnownEdges, circuit_pairs, heads_named, resampled_auc
 
 # Wang et al. 2022, Figure 2, written out again: (layer, head).
 S_INHIBITION = [(7, 3), (7, 9), (8, 6), (8, 10)]
@@ -157,3 +157,26 @@ def test_a_circuit_without_an_edge_between_layers_cannot_be_judged():
         th.circuit_auc(torch.zeros(12, 12, 12, 12), "Q", backwards)
     with pytest.raises(th.HeadError, match="must be numbers"):
         th.circuit_auc("scores", "Q")
+
+
+def test_resampling_the_readers_counts_each_as_often_as_it_was_drawn():
+    """Against the area by ranks of the drawn readers' pairs, one list put behind the other."""
+    known, others = circuit_pairs(12, 12, "V")
+    scores = (3 * random_scores(3)).round()          # with ties
+    areas = resampled_auc(scores, known, others, draws=6, seed=4)
+    readers = sorted({(r, rh) for _, _, r, rh in known.nonzero().tolist()})
+    drawn = torch.randint(4, (6, 4), generator=torch.Generator().manual_seed(4)).tolist()
+    for area, choice in zip(areas.tolist(), drawn):
+        pairs = {which: [x for i in choice for x in scores[:, :, *readers[i]][mask[:, :, *readers[i]]].tolist()]
+                 for which, mask in [("known", known), ("others", others)]}
+        assert area == pytest.approx(area_by_ranks(pairs["known"], pairs["others"]), abs=1e-12)
+
+
+def test_resampling_is_repeatable_and_of_one_reader_always_the_area():
+    known, others = circuit_pairs(12, 12, "Q")
+    state = torch.get_rng_state()
+    first, again, other = (resampled_auc(random_scores(1), known, others, 50, seed) for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other) and torch.equal(state, torch.get_rng_state())
+    one = {"Q": KnownEdges(heads_named("7.3 8.6"), heads_named("9.9"))}
+    areas = resampled_auc(random_scores(1), *circuit_pairs(12, 12, "Q", one), 20)
+    torch.testing.assert_close(areas, torch.full((20,), th.circuit_auc(random_scores(1), "Q", one)).double())

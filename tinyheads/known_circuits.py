@@ -29,6 +29,9 @@ DUPLICATE_TOKEN = heads_named("0.1 3.0 0.10")
 INDUCTION = heads_named("5.5 6.9 5.8 5.9")
 S_INHIBITION = heads_named("7.3 7.9 8.6 8.10")
 NAME_MOVERS = heads_named("9.9 9.6 10.0")
+ROLES = {head: role for role, group in [
+    ("previous token", PREVIOUS_TOKEN), ("duplicate token", DUPLICATE_TOKEN), ("induction", INDUCTION),
+    ("S-inhibition", S_INHIBITION), ("name mover", NAME_MOVERS)] for head in group}
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from tinyheads.composition import later
 from tinyheads.files.array_file import write_atomically
 
 # Okabe and Ito's colour-blind safe palette, dark to light, with a marker for each.
@@ -90,6 +91,24 @@ def draw_map(axes: Axes, values: Tensor, xlabel: str, ylabel: str, title: str, u
                           color="white" if abs(value) > 0.6 * limit else "black")
 
 
+def draw_pairs(axes: Axes, scores: Tensor, title: str, unit: str, circled: Tensor | None = None) -> None:
+    """A map of all pairs of heads, writer by reader, both in the order of layers: scores [L, H, L, H].
+
+    White where the reader is not in a later layer than the writer; colours end at the 99.5th percentile.
+    circled: bool [L, H, L, H], pairs to put a circle around.
+    """
+    L, H = scores.shape[:2]
+    possible = later(L).expand(scores.shape)                            # [L, H, L, H]
+    top = scores[possible].quantile(0.995).item() if possible.any() else None
+    shown = scores.masked_fill(~possible, torch.nan).reshape(L * H, L * H)
+    draw_map(axes, shown, "reader (layer)", "writer (layer)", title, unit, top=top)
+    for set_ticks in (axes.set_xticks, axes.set_yticks):
+        set_ticks(range(0, L * H, H), [str(layer) for layer in range(L)])
+    if circled is not None:
+        writers, readers = circled.reshape(L * H, L * H).nonzero().T
+        axes.plot(readers, writers, "o", markersize=5, markerfacecolor="none", markeredgecolor="white")
+
+
 def draw_outliers(axes: Axes, scores: Tensor, labels: list[str], xlabel: str, ylabel: str, title: str,
                   top: int = 8, marked: dict[str, str] | None = None) -> None:
     """Scores [N] from the highest down, on a logarithmic rank axis, the `top` ones labelled.
@@ -113,29 +132,6 @@ def draw_outliers(axes: Axes, scores: Tensor, labels: list[str], xlabel: str, yl
                       arrowprops=dict(arrowstyle="-", color="#bbbbbb", linewidth=0.6))
     axes.set(xscale="log", xlabel=xlabel, ylabel=ylabel, title=title, ylim=(0, 1.15 * float(ranked[0])))
     axes.grid(alpha=0.3)
-
-
-def draw_strips(axes: Axes, values: dict[str, Tensor], named: dict[str, dict[str, float]], targets: dict[str, float],
-                ylabel: str, title: str) -> None:
-    """Many values in each of a few columns, as grey dots, with some named ones and a target line.
-
-    values: {column: [N]}; named: {label: {column: value}}; targets: {column: value}.
-    """
-    generator = torch.Generator().manual_seed(0)  # the sideways scatter, which means nothing
-    for place, (column, dots) in enumerate(values.items()):
-        sideways = place + 0.5 * (torch.rand(len(dots), generator=generator) - 0.5)
-        axes.plot(np.asarray(sideways), np.asarray(dots), ".", color="#bbbbbb", markersize=4, zorder=1)
-        axes.hlines(targets[column], place - 0.35, place + 0.35, color="black", linestyle="--", linewidth=1,
-                    label="target" if place == 0 else None)
-    for (label, row), colour, marker in zip(named.items(), COLOURS[1:], MARKERS):
-        sideways = 0.12 * (list(named).index(label) - (len(named) - 1) / 2)
-        axes.plot([place + sideways for place in range(len(values))], [row[column] for column in values], marker,
-                  color=colour, markersize=9, markeredgecolor="black", label=label, zorder=3)
-    axes.axhline(0.5, color="#888888", linewidth=0.8)
-    axes.annotate("chance", (-0.45, 0.51), fontsize=8, color="#555555")
-    axes.set_xticks(range(len(values)), list(values))
-    axes.set(xlabel="mode of composition", ylabel=ylabel, title=title)
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def draw_scatter(axes: Axes, x: Tensor, y: Tensor, groups: dict[str, list[int]], labels: dict[int, str], xlabel: str,
