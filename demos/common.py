@@ -1,17 +1,18 @@
 """What the demos share: their two options, how they run, the best weights there are, and how they report."""
 
 import argparse
+import json
 import os
 import runpy
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Callable, Sequence
 
 import torch
 
 import tinyheads as th
-from tinyheads import lists
+from tinyheads.files.array_file import write_atomically
 from tinyheads.files.command import Parser, folder_to_write, one_line_errors
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -144,7 +145,7 @@ def weights_file(asked: str | None) -> th.Checkpoint | None:
     return th.open_checkpoint(th.find_weights(best)) if best else None
 
 
-def writable(task: Callable[[int, int], lists.Prompts], lengths: Sequence[int], n_ctx: int) -> tuple[list[int], str]:
+def writable(task: Callable[[int, int], th.Prompts], lengths: Sequence[int], n_ctx: int) -> tuple[list[int], str]:
     """The list lengths for which task(1, length) makes prompts that fit the context; and why the first other fails."""
     there, why = [], ""
     for n_items in lengths:
@@ -162,13 +163,34 @@ def way_to_cross_off(tokenizer: th.Tokenizer, n_ctx: int, lengths: Sequence[int]
     """How Laundry Lists are crossed off here, as asked or, where no length can be written so, by name; and the lengths
     that can. Says why. Raises TaskError where there are none in either way."""
     for by in dict.fromkeys((asked, "name")):
-        there, why = writable(lambda n, n_items: lists.laundry_list(tokenizer, n, n_items, by), lengths, n_ctx)
+        there, why = writable(lambda n, n_items: th.laundry_list(tokenizer, n, n_items, by), lengths, n_ctx)
         if why:
             say(f"lists crossed off by {by}: {f'{there} items' if there else 'none'}, for {why}")
         if there:
             return by, there
     raise th.TaskError(f"no Laundry List of {list(lengths)} items can be written ({why}); give --model tiny, or a GPT-2 "
                        "with its own tokenizer")
+
+
+def circuit_of(model: th.GPT2, tokenizer: th.Tokenizer, by: str, n: int = 150) -> th.Circuit:
+    """The circuit that chapters 4 to 6 study, found on the same n lists of 5 (seed 0) in all of them, and printed.
+
+    Later chapters judge on other lists. Raises TaskError where no such list can be written.
+    """
+    circuit = th.find_circuit(model, th.laundry_list(tokenizer, n, 5, by, seed=0))
+    say(str(circuit))
+    if not circuit.found:
+        say("What follows shows the way with the heads that come nearest, and claims nothing of them.")
+    return circuit
+
+
+def report(out: Path, results: list[Result]) -> None:
+    """Print a chapter's results, and keep them as out/results_<its number>.json, where reproduce.py reads them."""
+    say()
+    for result in results:
+        say(f"{result.chapter}: {result.measured}\n   [{result.model}; {result.sample}; {Path(result.figure).name}]")
+    with write_atomically(Path(out) / f"results_{results[0].chapter[0]}.json") as file:
+        file.write((json.dumps([asdict(result) for result in results], indent=2) + "\n").encode("utf-8"))
 
 
 def say(text: str = "") -> None:
