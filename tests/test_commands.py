@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import re
 import runpy
 import subprocess
@@ -93,7 +94,7 @@ def test_a_reader_that_has_gone_ends_a_command_without_a_word():
     code = ("from tinyheads.files.command import one_line_errors\n"
             "with one_line_errors('prog'):\n    print('first', flush=True)\n    input()\n    print('second')")
     command = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)
+                               stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": ""})
     assert command.stdout.readline() == "first\n"
     command.stdout.close()                                              # as head -1 does
     command.stdin.write("\n")
