@@ -45,5 +45,6 @@ def gpt2_folder() -> Path:
     """OpenAI's real tokenizer and attention weights; the tests that need them skip without them."""
     folder = os.environ.get("TINYHEADS_GPT2")
     if not folder:
-        pytest.skip("TINYHEADS_GPT2 is unset: it names the folder with OpenAI's vocab.bpe and model-attention.safetensors")
+        pytest.skip("TINYHEADS_GPT2 is unset: it names the folder with OpenAI's vocab.bpe and "
+                    "model-attention.safetensors")
     return Path(folder)

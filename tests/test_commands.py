@@ -1,4 +1,4 @@
-"""Commands end with one line where they cannot go on, and leave nothing half done; what they were told is all they take."""
+"""Commands refuse what they do not know; where they cannot go on they end with one line, and leave nothing half done."""
 
 import argparse
 import importlib
@@ -63,23 +63,24 @@ def test_numbers_are_finite_and_their_ends_belong_to_the_range():
 def test_a_folder_to_write_is_looked_at_and_not_made(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert folder_to_write("~/a/b") == tmp_path / "a" / "b" and list(tmp_path.iterdir()) == []
-    (tmp_path / "file").write_text("")
-    for text, words in [(str(tmp_path / "file"), "not a folder"), (str(tmp_path / "file" / "in" / "it"), "not a folder"),
-                        ("", "no name"), ("x" * 5000, "too long"), ("~nobody-of-this-name/x", "home")]:
+    file = tmp_path / "file"
+    file.write_text("")
+    for text, words in [(str(file), "not a folder"), (str(file / "in" / "it"), "not a folder"), ("", "no name"),
+                        ("x" * 5000, "too long"), ("~nobody-of-this-name/x", "home")]:
         with pytest.raises(argparse.ArgumentTypeError, match=f"cannot be written: .*{words}"):
             folder_to_write(text)
 
 
 @pytest.mark.parametrize("error, line, status", [
-    (th.HeadError("there is no L9.H9:\nthe model ends at L1.H3"), "prog: error: there is no L9.H9: the model ends at L1.H3\n", 1),
-    (PermissionError(13, "Permission denied", "/x/out"), "prog: error: [Errno 13] Permission denied: '/x/out'\n", 1),
-    (KeyboardInterrupt(), "prog: interrupted\n", 130),
+    (th.HeadError("there is no L9.H9:\nit ends at L1.H3"), "error: there is no L9.H9: it ends at L1.H3", 1),
+    (PermissionError(13, "Permission denied", "/x/out"), "error: [Errno 13] Permission denied: '/x/out'", 1),
+    (KeyboardInterrupt(), "interrupted", 130),
 ])
 def test_what_cannot_go_on_ends_with_one_line(capsys, error, line, status):
     def run():
         with one_line_errors("prog"):
             raise error
-    assert ended(run, capsys) == (line, status)
+    assert ended(run, capsys) == (f"prog: {line}\n", status)
 
 
 def test_a_mistake_of_the_program_keeps_its_traceback_and_a_good_end_goes_on():

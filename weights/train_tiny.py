@@ -135,13 +135,14 @@ def at_end(pattern: Tensor, prompts: lists.Prompts, places: Tensor) -> Tensor:
 
 def unevenness(pattern: Tensor, prompts: lists.Prompts) -> Tensor:
     """How far END's attention is from looking at all mentions alike and at nothing else: a divergence, in nats."""
-    return -at_end(pattern, prompts, prompts.mentions).clamp_min(1e-9).log().mean() - math.log(prompts.mentions.shape[1])
+    seen = at_end(pattern, prompts, prompts.mentions).clamp_min(1e-9)                               # [B, H, M]
+    return -seen.log().mean() - math.log(prompts.mentions.shape[1])
 
 
 def from_mentions_back(pattern: Tensor, prompts: lists.Prompts) -> Tensor:
     """Where items are crossed off by name: -log of layer 0's attention [B, H, T, T] from each mention to that item.
 
-    The duplicate-token heads of Wang et al. (2022). Elsewhere no mention is of a candidate, and there is nothing to add.
+    The duplicate-token heads of Wang et al. (2022). Elsewhere no mention is of a candidate: there is nothing to add.
     """
     mentioned = prompts.tokens.gather(1, prompts.mentions)                                          # [B, M]
     same = mentioned[:, :, None] == prompts.candidates[:, None]                                     # [B, M, N]

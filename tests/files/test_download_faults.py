@@ -266,5 +266,6 @@ def test_the_command_line_says_how_to_go_on_after_an_interrupt(server, tmp_path,
                                       server.url])
     with pytest.raises(SystemExit, match="^130$"):
         runpy.run_module("tinyheads", run_name="__main__")
-    assert capsys.readouterr().err == "python -m tinyheads download: interrupted; run again to continue where it stopped\n"
+    assert capsys.readouterr().err == ("python -m tinyheads download: interrupted; "
+                                       "run again to continue where it stopped\n")
     assert os.listdir(tmp_path) == []
