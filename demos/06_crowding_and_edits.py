@@ -24,7 +24,8 @@ from tinyheads.at_end import seen_at_end
 from tinyheads.files.command import number
 
 arguments = options("Crowding, steering, and a repair of the weights.",
-                    ("--steps", None, "steps of the fit (default: 60; for a large model 2)", {"type": number(int, 1, 100_000)}),
+                    ("--steps", None, "steps of the fit (default: 60; for a large model 2)",
+                     {"type": number(int, 1, 100_000)}),
                     ("--seed", 0, "of all prompts", {"type": number(int, 0, 1_000_000)}),
                     ("--widths", "3", "dimensions of the weight edits; 3,8 makes two"))
 name, model, tokenizer = whole_model(arguments.model)

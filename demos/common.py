@@ -31,16 +31,17 @@ class Result:
 
 
 def options(description: str, *more: tuple) -> argparse.Namespace:
-    """--model and --out, and what a script adds: (flag, default, help), or with argparse's other settings as a dict behind.
+    """--model and --out, and what a script adds: (flag, default, help) or (flag, default, help, argparse's other settings).
 
-    A chapter that was started from a shell is run by `run_chapter`, once more from its top, and the process ends with it:
-    so an error anywhere in it is one line. In a notebook, in `python -i` and under a debugger it simply goes on.
+    A chapter that was started from a shell is run by `run_chapter`, once more from its top, and the process ends with
+    it: so an error anywhere in it is one line. In a notebook, in `python -i` and in a debugger it simply goes on.
     """
     if from_shell():
         run_chapter(Path(sys.argv[0]), sys.argv[1:])
         sys.exit()
     parser = Parser(description=description)
-    parser.add_argument("--model", help="a name (tiny, 124M, 355M, 774M, 1558M) or a path; the best there is if left out")
+    parser.add_argument("--model",
+                        help="a name (tiny, 124M, 355M, 774M, 1558M) or a path; the best there is if left out")
     parser.add_argument("--out", type=folder_to_write, default=str(REPOSITORY / "out"),
                         help="folder for the figures (default: %(default)s)")
     for flag, default, text, *settings in more:
@@ -126,7 +127,8 @@ def whole_model(asked: str | None) -> tuple[str, th.GPT2, th.Tokenizer]:
 def best_weights(asked: str | None) -> str | Path | None:
     """Where to read attention weights: those asked for, else GPT-2's, whole or attention alone, else any there are."""
     there = whole_models()
-    return asked or next((name for name in there if name != "tiny"), None) or attention_file() or next(iter(there), None)
+    openai = next((name for name in there if name != "tiny"), None)
+    return asked or openai or attention_file() or next(iter(there), None)
 
 
 def heads_to_read(asked: str | None) -> tuple[str, th.Heads]:
@@ -168,8 +170,8 @@ def way_to_cross_off(tokenizer: th.Tokenizer, n_ctx: int, lengths: Sequence[int]
             say(f"lists crossed off by {by}: {f'{there} items' if there else 'none'}, for {why}")
         if there:
             return by, there
-    raise th.TaskError(f"no Laundry List of {list(lengths)} items can be written ({why}); give --model tiny, or a GPT-2 "
-                       "with its own tokenizer")
+    raise th.TaskError(f"no Laundry List of {list(lengths)} items can be written ({why}); give --model tiny, or a "
+                       "GPT-2 with its own tokenizer")
 
 
 def circuit_of(model: th.GPT2, tokenizer: th.Tokenizer, by: str, n: int = 150) -> th.Circuit:

@@ -32,7 +32,8 @@ CHAPTERS = {chapter.name[1]: chapter for chapter in sorted(Path(__file__).parent
 def chosen(text: str) -> list[str]:
     """For --only: the numbers of demos that there are, in order."""
     if not text or not set(text) <= set(CHAPTERS):
-        raise argparse.ArgumentTypeError(f"{text!r} must be numbers of demos, of {''.join(CHAPTERS)}, one after the other")
+        raise argparse.ArgumentTypeError(f"{text!r} must be numbers of demos, one after the other, out of "
+                                         + "".join(CHAPTERS))
     return sorted(set(text))
 
 
@@ -58,8 +59,10 @@ def main() -> None:
     for number in arguments.only:
         say(f"\n{number}. {CLAIMS[number]}")
         for result in (result for result in results if result.chapter.startswith(number)):
-            say(f"   - {result.chapter[2:]}: {result.measured}\n     [{result.model}; {result.sample}; {Path(result.figure).name}]")
-    say(f"\n{len(arguments.only)} demos in {time.perf_counter() - start:.0f} s; table: {out / 'results.json'}; figures: {sheet}")
+            say(f"   - {result.chapter[2:]}: {result.measured}\n"
+                f"     [{result.model}; {result.sample}; {Path(result.figure).name}]")
+    say(f"\n{len(arguments.only)} demos in {time.perf_counter() - start:.0f} s; table: {out / 'results.json'}; "
+        f"figures: {sheet}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,10 @@
-"""Where the tests find what they compare with."""
+"""Where the tests find what they compare with, and the versions they ran with."""
 
+import configparser
 import os
+import platform
+import re
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +12,20 @@ import pytest
 import torch
 
 torch.set_num_threads(1)  # the tests' matrices are small: on a busy machine threads wait for each other
+
+
+def required_versions() -> dict[str, str]:
+    """The oldest release that setup.cfg allows of each package: {"torch": "2.3", ...}."""
+    config = configparser.ConfigParser()
+    config.read(Path(__file__).parents[1] / "setup.cfg", encoding="utf-8")
+    lines = config["options"]["install_requires"] + config["options.extras_require"]["test"]
+    return dict(re.findall(r"^([\w-]+)>=([\d.]+)$", lines, re.MULTILINE))
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """The versions below the results, with -q too."""
+    versions = [f"{name} {metadata.version(name)}" for name in required_versions()]
+    terminalreporter.write_line(f"ran with Python {platform.python_version()}, {', '.join(versions)}")
 
 
 @pytest.fixture(scope="session")
@@ -27,5 +45,6 @@ def gpt2_folder() -> Path:
     """OpenAI's real tokenizer and attention weights; the tests that need them skip without them."""
     folder = os.environ.get("TINYHEADS_GPT2")
     if not folder:
-        pytest.skip("TINYHEADS_GPT2 is unset: it names the folder with OpenAI's vocab.bpe and model-attention.safetensors")
+        pytest.skip("TINYHEADS_GPT2 is unset: it names the folder with OpenAI's vocab.bpe and "
+                    "model-attention.safetensors")
     return Path(folder)

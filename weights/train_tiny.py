@@ -29,6 +29,8 @@ from torch import Tensor
 
 import tinyheads as th
 from tinyheads import causal, lists, repair, words
+from tinyheads.files.array_file import write_atomically
+from tinyheads.files.command import Parser, folder_to_write, number, one_line_errors
 from tinyheads.files.progress import Progress
 from tinyheads.files.tokenizer import SPLIT
 
@@ -119,13 +121,14 @@ def at_end(pattern: Tensor, prompts: lists.Prompts, places: Tensor) -> Tensor:
 
 def unevenness(pattern: Tensor, prompts: lists.Prompts) -> Tensor:
     """How far END's attention is from looking at all mentions alike and at nothing else: a divergence, in nats."""
-    return -at_end(pattern, prompts, prompts.mentions).clamp_min(1e-9).log().mean() - math.log(prompts.mentions.shape[1])
+    seen = at_end(pattern, prompts, prompts.mentions).clamp_min(1e-9)                               # [B, H, M]
+    return -seen.log().mean() - math.log(prompts.mentions.shape[1])
 
 
 def from_mentions_back(pattern: Tensor, prompts: lists.Prompts) -> Tensor:
     """Where items are crossed off by name: -log of layer 0's attention [B, H, T, T] from each mention to that item.
 
-    The duplicate-token heads of Wang et al. (2022). Elsewhere no mention is of a candidate, and there is nothing to add.
+    The duplicate-token heads of Wang et al. (2022). Elsewhere no mention is of a candidate: there is nothing to add.
     """
     mentioned = prompts.tokens.gather(1, prompts.mentions)                                          # [B, M]
     same = mentioned[:, :, None] == prompts.candidates[:, None]                                     # [B, M, N]
@@ -273,24 +276,42 @@ Figures on fresh prompts, 1,000 of each kind (`figures` in the script), accuracy
 {found}"""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seed", type=int, default=2, help="2 made the bundled model")
-    parser.add_argument("--steps", type=int, default=2600)
-    parser.add_argument("--batch", type=int, default=48, help="lists to cross off from in a step")
-    parser.add_argument("--rate", type=float, default=3e-3, help="highest learning rate")
-    parser.add_argument("--positions", type=float, default=3.0, help="positions start from GPT-2's times this")
-    parser.add_argument("--nudge", type=float, default=0.5, help="weight of the division of labour; 0 leaves it open")
-    parser.add_argument("--ratio", type=float, default=0.6, help="how much rarer a list of one more item is")
-    parser.add_argument("--decay", type=float, default=0.01, help="weight decay")
-    parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--width", type=int, default=64)
+def a_device(text: str) -> str:
+    """For --device: one that torch can compute on here."""
+    try:
+        torch.zeros(1, device=text)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: this torch was built without it
+        raise argparse.ArgumentTypeError(f"{text!r} is not usable here: {str(error).splitlines()[0]}") from error
+    return text
+
+
+def options() -> argparse.Namespace:
+    """The script's options; a wrong one ends it with one line."""
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seed", type=number(int, 0, 2**31), default=2, help="2 made the bundled model")
+    parser.add_argument("--steps", type=number(int, 1, 10**7), default=2600)
+    parser.add_argument("--batch", type=number(int, 8, 10**5), default=48, help="lists to cross off from in a step")
+    parser.add_argument("--rate", type=number(float, 1e-9, 1), default=3e-3, help="highest learning rate")
+    parser.add_argument("--positions", type=number(float, 0, 1000), default=3.0,
+                        help="positions start from GPT-2's times this")
+    parser.add_argument("--nudge", type=number(float, 0, 1000), default=0.5,
+                        help="weight of the division of labour; 0 leaves it open")
+    parser.add_argument("--ratio", type=number(float, 1e-3, 10), default=0.6,
+                        help="how much rarer a list of one more item is")
+    parser.add_argument("--decay", type=number(float, 0, 1000), default=0.01, help="weight decay")
+    parser.add_argument("--layers", type=number(int, 2, 100), default=2)
+    parser.add_argument("--heads", type=number(int, 1, 100), default=4)
+    parser.add_argument("--width", type=number(int, 1, 10**4), default=64)
     parser.add_argument("--by-name", action="store_true", help="cross off by name too; give it 3 layers")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=1, help="more do not help a model of this size")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "tiny")
-    arguments = parser.parse_args()
+    parser.add_argument("--device", type=a_device, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=number(int, 1, 1024), default=1,
+                        help="more do not help a model of this size")
+    parser.add_argument("--out", type=folder_to_write, default=str(Path(__file__).parent / "tiny"))
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = options()
     torch.set_num_threads(arguments.threads)
     start = time.time()
     model, tokenizer = train(arguments)
@@ -300,9 +321,11 @@ def main() -> None:
     page = arguments.out / "README.md"
     old = page.read_text() if page.exists() else ""
     by_hand = old[old.index(BY_HAND):] if BY_HAND in old else ""  # what was written below the figures is kept
-    page.write_text(readme(arguments, model, seconds, found) + (f"\n{by_hand}" if by_hand else ""))
+    with write_atomically(page) as file:
+        file.write((readme(arguments, model, seconds, found) + (f"\n{by_hand}" if by_hand else "")).encode("utf-8"))
     print(f"{found}saved in {arguments.out}")
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors(Path(__file__).name):
+        main()

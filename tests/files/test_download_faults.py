@@ -258,12 +258,14 @@ def test_what_is_complete_needs_no_lock_and_no_folder_that_can_be_written_to(ser
     assert th.download("124M", tmp_path, server.url) == tmp_path
 
 
-def test_the_command_line_says_how_to_go_on_after_an_interrupt(server, tmp_path, monkeypatch):
+def test_the_command_line_says_how_to_go_on_after_an_interrupt(server, tmp_path, monkeypatch, capsys):
     def interrupted(*arguments):
         raise KeyboardInterrupt
     monkeypatch.setattr(module, "receive", interrupted)
     monkeypatch.setattr(sys, "argv", ["tinyheads", "download", "124M", "--folder", str(tmp_path), "--base-url",
                                       server.url])
-    with pytest.raises(SystemExit, match="interrupted; run again to continue"):
+    with pytest.raises(SystemExit, match="^130$"):
         runpy.run_module("tinyheads", run_name="__main__")
+    assert capsys.readouterr().err == ("python -m tinyheads download: interrupted; "
+                                       "run again to continue where it stopped\n")
     assert os.listdir(tmp_path) == []

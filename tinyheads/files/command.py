@@ -6,9 +6,9 @@
         arguments = parser.parse_args()
         ...
 
-A wrong option ends it with status 2, bad input or a file that cannot be written with 1, Ctrl-C with 130, and a reader of
-its output that has gone (`| head -1`) without a word with 141: the shell's 128 + 13, SIGPIPE. A mistake in the program
-itself still shows its traceback.
+Its status is then 2 after a wrong option, 1 after bad input or where a file cannot be read or written, and 130 after
+Ctrl-C. Where the reader of its output has gone (`| head -1`) it ends without a word; the status is 141, as a shell has it
+for SIGPIPE. A mistake in the program itself still shows its traceback.
 """
 
 import argparse
@@ -57,8 +57,8 @@ def folder_to_write(text: str) -> Path:
     except (OSError, RuntimeError) as error:  # a name too long, a folder that cannot be looked into, "~nobody"
         raise argparse.ArgumentTypeError(f"{text!r} cannot be written: {error}") from error
     if not text or not writable:
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be written: "
-                                         + (f"{nearest} is not a folder with write access" if text else "it has no name"))
+        why = f"{nearest} is not a folder with write access" if text else "it has no name"
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be written: {why}")
     return folder
 
 
