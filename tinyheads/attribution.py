@@ -14,11 +14,16 @@ from torch import Tensor
 from tinyheads.config import LAYER_NORM_EPS
 from tinyheads.errors import InputError, StreamError
 from tinyheads.model import GPT2
+from tinyheads.positions import at
 from tinyheads.stream import Stream
 
 
-def logit_attribution(model: GPT2, stream: Stream, token: int | Tensor) -> dict[str, Tensor]:
+def logit_attribution(model: GPT2, stream: Stream, token: int | Tensor,
+                      position: int | Tensor | None = None) -> dict[str, Tensor]:
     """Each write's contribution to a token's logit, at every position: {name: [B, T]}, in logits.
+
+    position: only there, {name: [B]}; one for all prompts, or each prompt's own [B], as `last` of a `Batch` or
+    `prompts.end`.
 
     stream: recorded by `model(tokens, stream)`; token: one id; or one for each prompt, [B], as in `prompts.answer`;
     or one for each position, [B, T]. The last entry, "ln_f.bias", is the part that no write makes. They sum to the
@@ -36,7 +41,9 @@ def logit_attribution(model: GPT2, stream: Stream, token: int | Tensor) -> dict[
         parts[name] = (centred * model.ln_f.weight * direction).sum(-1) / scale  # [B, T]
     bias = (model.ln_f.bias * direction).sum(-1)                                # [], [B, 1] or [B, T]
     parts["ln_f.bias"] = bias.expand_as(scale)                                  # [B, T]
-    return parts
+    if position is None:
+        return parts
+    return {name: at(part[:, :, None], position)[:, 0] for name, part in parts.items()}    # [B, T, 1] -> [B, 1] -> [B]
 
 
 def checked_ids(model: GPT2, token: int | Tensor, B: int, T: int) -> Tensor:

@@ -10,8 +10,8 @@ The first is that of Wang et al. 2022 ("Interpretability in the Wild", arXiv:221
 theirs. The Laundry List is the task of Merullo et al. 2024, whose abstract gives no template: recall from
 a list whose other items are crossed off. Its wording here is ours, and so is that of recall.
 
-Every word that varies is one token of the model's tokenizer, so all prompts of a batch are equally long, and
-a place in the prompt is one word. Axes: B prompt, T position, N candidate, M mention.
+Every word that varies is one token of the model's tokenizer, so that a place in the prompt is one word. Prompts of a
+batch that are not equally long are padded on the right (`generation.batch`). Axes: B prompt, T position, N candidate, M mention.
 """
 
 import zlib
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from tinyheads.errors import TaskError
 from tinyheads.files.tokenizer import Tokenizer
+from tinyheads.generation import batch
 from tinyheads.positions import places
 from tinyheads.words import ITEMS, NAMES, ORDINALS, PLACES, THINGS, VERBS, in_one_token, single_tokens
 
@@ -185,23 +186,20 @@ def assemble(tokenizer: Tokenizer, rows: list[list[str]], slots: list, mentions:
     """
     texts = ["".join(row) for row in rows]
     ids = {piece: tokenizer.encode(piece) for piece in {piece for row in rows for piece in row}}
-    tokens = [tokenizer.encode(text) for text in texts]
     starts = []
-    for row, text, got in zip(rows, texts, tokens):
+    for row, text in zip(rows, texts):
         starts.append([0])
         for piece in row:
             starts[-1].append(starts[-1][-1] + len(ids[piece]))
-        if [token for piece in row for token in ids[piece]] != got:
+        if [token for piece in row for token in ids[piece]] != tokenizer.encode(text):
             raise TaskError(f"this tokenizer does not keep the words of {text!r} apart")
-        if len(got) != len(tokens[0]):
-            raise TaskError(f"prompts of one batch must be equally long; this tokenizer makes {len(tokens[0])} tokens "
-                            f"of {texts[0]!r} and {len(got)} of {text!r}")
-    tokens, index = torch.tensor(tokens), torch.tensor(index)                                       # [B, T], [B]
+    (tokens, last), index = batch(tokenizer, texts), torch.tensor(index)                            # [B, T], [B], [B]
+    end = int(last[0]) if (last == last[0]).all() else last       # one number, or each prompt's own where they differ
     positions = torch.tensor([[start[k] for k in row] for start, row in zip(starts, slots)])        # [B, N]
     mentions = torch.tensor([[start[k] for k in row] for start, row in zip(starts, mentions)])      # [B, M]
     candidates = tokens.gather(1, positions)                                                        # [B, N]
     answer = candidates.gather(1, index[:, None])[:, 0]                                             # [B]
-    return Prompts(tokens, answer, candidates, positions, index, mentions, tokens.shape[1] - 1, texts)
+    return Prompts(tokens, answer, candidates, positions, index, mentions, end, texts)
 
 
 @lru_cache(maxsize=64)
