@@ -23,6 +23,7 @@ time and memory up to 1558M.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tinyheads.errors import HeadError
@@ -99,7 +100,7 @@ def component_scores(heads: Heads, mode: str, ov: SVD | None = None) -> Tensor:
     scores = writers.new_zeros(L * H * K, L, H)
     for layer in range(1, L):
         read = narrow(A[layer], B[layer])                                 # [H, D, K]
-        read = read / safe_divisor(read.norm(dim=(1, 2), keepdim=True))   # each head's of Frobenius norm 1
+        read = F.normalize(read, dim=(1, 2))                              # each head's of Frobenius norm 1
         read = read.transpose(0, 1).reshape(D, H * K)                     # [D, H * K]
         for start in range(0, layer * H * K, ROWS):                       # strictly earlier writers only
             some = slice(start, min(start + ROWS, layer * H * K))

@@ -24,14 +24,6 @@ from tinyheads.generation import Batch, Sampler, as_batch, stop_tokens, whole_nu
 from tinyheads.stream import Stream
 
 
-class Table(nn.Module):
-    """An embedding: row i is the vector of token, or position, i."""
-
-    def __init__(self, n_rows: int, n_embd: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(n_rows, n_embd))
-
-
 class LayerNorm(nn.Module):
     """Each position's vector, brought to mean 0 and variance 1, then times a gain, plus a bias."""
 
@@ -41,6 +33,7 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.empty(n_embd))
 
     def forward(self, x: Tensor) -> Tensor:
+        # (x - x.mean(-1)) / (x.var(-1, correction=0) + 1e-5).sqrt() * weight + bias, in one call
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, LAYER_NORM_EPS)
 
 
@@ -75,6 +68,7 @@ class Attention(nn.Module):
         if stream.needs_pattern(self.layer):
             scores = q @ k.transpose(2, 3) / math.sqrt(K)                     # [B, H, T, S]
             scores = scores.masked_fill(~causal_mask(T, S, x.device), -math.inf)
+            # softmax: exp(scores) / exp(scores).sum(-1), so that what a query gives to its keys sums to 1
             pattern = stream.pattern(self.layer, scores.softmax(dim=-1))      # [B, H, T, S]
             z = pattern @ v                                                   # [B, H, T, K]
         elif T == S:
@@ -86,7 +80,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear maps with gelu, in its tanh form, between them."""
+    """Two linear maps with gelu between them, in its tanh form: x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))."""
 
     def __init__(self, config: GPT2Config):
         super().__init__()
@@ -122,12 +116,12 @@ class GPT2(nn.Module):
     def __init__(self, config: GPT2Config, seed: int | None = 0):
         super().__init__()
         self.config = config
-        self.wte = Table(config.n_vocab, config.n_embd)
-        self.wpe = Table(config.n_ctx, config.n_embd)
+        self.wte = nn.utils.skip_init(nn.Embedding, config.n_vocab, config.n_embd)  # row i: the vector of token i
+        self.wpe = nn.utils.skip_init(nn.Embedding, config.n_ctx, config.n_embd)    # row i: that of position i
         self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.ln_f = LayerNorm(config.n_embd)
         if not config.tied:
-            self.lm_head = Table(config.n_vocab, config.n_embd)
+            self.lm_head = nn.utils.skip_init(nn.Linear, config.n_embd, config.n_vocab, bias=False)
         if seed is not None:  # None leaves the weights unset, to be filled from a file
             draw_weights(self, torch.Generator().manual_seed(seed))
 
@@ -160,7 +154,7 @@ class GPT2(nn.Module):
         past, grown = (0, None) if cache is None else (cache.length, Cache(dict(cache.kept)))
         with stream.run(self.config):
             positions = torch.arange(past, past + tokens.shape[1], device=tokens.device)      # [T]
-            stream.write("embed", self.wte.weight[tokens] + self.wpe.weight[positions])       # [B, T, D]
+            stream.write("embed", self.wte(tokens) + self.wpe(positions))                     # [B, T, D]
             for block in self.h:
                 block(stream, grown)
             x = stream.read("unembed", self.ln_f)                                             # [B, T, D]
