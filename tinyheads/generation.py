@@ -27,8 +27,8 @@ def batch(tokenizer: "Tokenizer", texts: Sequence[str]) -> Batch:
 
     Padding on the right is exact: no position looks ahead, so what stands behind a prompt changes nothing in it,
     and its logits are those at `last`. Padding on the left would be wrong: it moves every token to another
-    position, whose embedding is another, and lets all of them attend to the padding. The padding is `<|endoftext|>`.
-    Raises InputError for a text without tokens, and for a single string.
+    position, whose embedding is another, and lets all of them attend to the padding. The padding is `<|endoftext|>`, or
+    token 0 where the tokenizer has none. Raises InputError for a text without tokens, and for a single string.
     """
     if isinstance(texts, str) or not texts:
         raise InputError(f"texts are a list of at least one prompt, not {texts!r}")
@@ -36,7 +36,7 @@ def batch(tokenizer: "Tokenizer", texts: Sequence[str]) -> Batch:
     if [] in rows:
         raise InputError(f"prompt {rows.index([])} has no tokens")
     longest = max(map(len, rows))
-    tokens = torch.tensor([row + [tokenizer.end_of_text] * (longest - len(row)) for row in rows])   # [B, T]
+    tokens = torch.tensor([row + [tokenizer.end_of_text or 0] * (longest - len(row)) for row in rows])   # [B, T]
     return Batch(tokens, torch.tensor([len(row) - 1 for row in rows]))
 
 
