@@ -18,3 +18,15 @@ def random_model(sizes, seed=0, scale=0.3):
 def random_tokens(config, B=2, T=None, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, config.n_vocab, (B, T or config.n_ctx), generator=generator)
+
+
+def circuit_of(built, where="L2.attn"):
+    """The circuit of a planted model, changed just before a read of the mover's layer."""
+    return th.Circuit([built.inhibition], [built.mover], where)
+
+
+def scores_of_head(model, prompts, writer, mover, how="mean"):
+    """The inhibition scores of all components of one head: [K]."""
+    components = [th.Component.of(writer, i) for i in range(model.config.d_head)]
+    scores = th.inhibition_scores(model, prompts, th.Circuit([writer], [mover]), how, components=components)
+    return torch.tensor([scores[component] for component in components])

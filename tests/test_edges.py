@@ -20,7 +20,7 @@ def test_nothing_depends_on_the_basis_inside_a_head():
     heads = th.Heads.of(random_model(SIZES, seed=6))
     A = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1)) + 3 * torch.eye(8)
     other = th.Heads(heads.config, heads.W_Q @ A, heads.W_K @ A.inverse().mT, heads.W_V @ A, A.inverse() @ heads.W_O,
-                     heads.b_Q, heads.b_K, heads.b_V, heads.b_O, True)
+                     heads.b_Q, heads.b_K, heads.b_V, heads.b_O, heads.gain, heads.bias, True)
     for mode in "QKV":
         edges = [th.predict_edges(each, mode, 20) for each in (heads, other)]
         assert list(map(str, edges[0])) == list(map(str, edges[1]))
@@ -88,7 +88,7 @@ def test_a_model_of_one_layer_has_no_edges():
 def test_a_head_of_zeros_is_no_nan(heads):
     W_O, W_Q = heads.W_O.clone(), heads.W_Q.clone()
     W_O[0, 0] = W_Q[3, 1] = 0
-    zeroed = th.Heads(heads.config, W_Q, heads.W_K, heads.W_V, W_O, heads.b_Q, heads.b_K, heads.b_V, heads.b_O, True)
+    zeroed = th.Heads(heads.config, W_Q, heads.W_K, heads.W_V, W_O, heads.b_Q, heads.b_K, heads.b_V, heads.b_O, heads.gain, heads.bias, True)
     into_zeros = th.predict_edges(zeroed, "Q", 10_000, "L3.H1")
     assert {(edge.score, edge.distance) for edge in into_zeros} == {(0.0, 0.0)}
     for mode in "QKV":

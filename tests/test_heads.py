@@ -88,7 +88,8 @@ def planted_scales(*scales):
     W_V, W_O = U * torch.tensor(scales), V.T
     config = th.GPT2Config(n_vocab=2, n_ctx=2, n_embd=D, n_layer=1, n_head=4)
     zero = torch.zeros(1, 1, D, K)
-    return th.Heads(config, zero, zero, W_V[None, None], W_O[None, None], *[torch.zeros(1, 1, K)] * 3, torch.zeros(1, D), True), U, V
+    return th.Heads(config, zero, zero, W_V[None, None], W_O[None, None], *[torch.zeros(1, 1, K)] * 3,
+                    *[torch.zeros(1, D)] * 3, True), U, V
 
 
 def test_equal_singular_values_are_reported_as_blocks():

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import tinyheads as th
-from planted import laundry_prompts, planted
-from tinyheads import at_end, causal, edit, lists, repair, subspace
+from tinyheads.planted import laundry_prompts, planted
+from helpers import circuit_of, scores_of_head
 from tinyheads.heads import one_thread
 
 MODES = {"as it is": nullcontext, "no_grad": torch.no_grad, "enable_grad": torch.enable_grad,
@@ -27,21 +27,21 @@ def everything(built):
     heads = th.Heads.of(model)
     ov = th.ov_svd(heads)
     scores = th.component_scores(heads, "Q", ov)
-    codes = subspace.index_codes(model, prompts, basis, "L2.attn")
+    codes = th.mean_codes(model, prompts, circuit_of(built), basis)
     edited = copy.deepcopy(model)
-    report = edit.edit_output(edited, built.inhibition, basis, TURN)
-    found = repair.fit_repair(model, [built.inhibition], basis, [prompts], [prompts.tokens[:4], prompts], steps=2)
-    earlier = at_end.before_end(model, prompts)
+    report = th.edit_output(edited, built.inhibition, basis, TURN)
+    found = th.fit_repair(model, circuit_of(built), basis, [prompts], [prompts.tokens[:4], prompts], steps=2)
+    earlier = th.before_end(model, prompts)
     return [ov.scale, scores, th.composition_scores(heads, "K"), codes, edited.h[1].attn.c_proj.weight,
             torch.tensor(report.factors), found.matrices[built.inhibition], torch.tensor(found.loss),
-            at_end.run_end(model, prompts, earlier)[0], causal.attention_on(model, prompts, prompts.mentions),
-            causal.inhibition_scores(model, prompts, ov, built.inhibition, built.mover),
-            edit.visit(model, prompts, basis, codes[:2], "L2.attn", [built.mover])[1],
-            edit.steered_answers(model, prompts, basis, codes[prompts.index], "L2.attn"),
-            lists.logits_at_end(model, prompts), torch.tensor(repair.perplexity(model, prompts.tokens)),
-            subspace.from_composition(ov, scores, [built.inhibition], [built.mover], 3),
-            model(prompts.tokens, th.Stream(edits=[causal.restrict(basis, "L1.H1", prompts.end),
-                                                   causal.remove(basis[:1], "L1.H1")]))]
+            th.run_end(model, prompts, earlier)[0], th.attention_on(model, prompts, prompts.mentions),
+            scores_of_head(model, prompts, built.inhibition, built.mover),
+            th.traverse(model, prompts, circuit_of(built), basis, codes[:2])[1],
+            th.steered_answers(model, prompts, circuit_of(built), basis, codes[prompts.index]),
+            th.logits_at_end(model, prompts), torch.tensor(th.perplexity(model, prompts.tokens)),
+            th.subspace_from_weights(model, circuit_of(built)),
+            model(prompts.tokens, th.Stream(edits=[th.restrict(basis, "L1.H1", prompts.end),
+                                                   th.remove(basis[:1], "L1.H1")]))]
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +67,9 @@ def test_a_model_of_inference_mode_can_be_edited_and_is_not_fitted():
     with torch.inference_mode():
         built = planted()
     with pytest.raises(th.InputError, match="inside torch.inference_mode"):
-        repair.fit_repair(built.model, [built.inhibition], built.channel, [laundry_prompts(4, 1)], steps=1)
+        th.fit_repair(built.model, circuit_of(built), built.channel, [laundry_prompts(4, 1)], steps=1)
     before = built.model.h[1].attn.c_proj.weight.clone()
-    edit.edit_output(built.model, built.inhibition, built.channel, TURN)
+    th.edit_output(built.model, built.inhibition, built.channel, TURN)
     assert not torch.equal(built.model.h[1].attn.c_proj.weight, before)
 
 
@@ -95,7 +95,7 @@ def test_a_fit_that_ends_early_leaves_the_model_its_gradients_and_torch_alone(mo
         monkeypatch.setattr(torch.optim.Adam, "step", stopping)
     before, generator = mode(), torch.get_rng_state()
     with torch.inference_mode(), pytest.raises(error or th.SubspaceError, match=None if error else "diverged"):
-        repair.fit_repair(model, [built.inhibition], built.channel, [prompts], steps=3, rate=1e30)
+        th.fit_repair(model, circuit_of(built), built.channel, [prompts], steps=3, rate=1e30)
     assert mode() == before and torch.equal(torch.get_rng_state(), generator)
     for name, p in model.named_parameters():
         value, requires_grad, gradient, version = kept[name]
@@ -109,7 +109,7 @@ def test_an_edit_of_the_weights_that_is_refused_changes_nothing():
     before = built.model.h[1].attn.c_proj.weight.clone()
     for M in (torch.eye(3), torch.full((3, 3), torch.nan), torch.eye(2), torch.eye(3, dtype=torch.int64), 1e39 * TURN):
         with pytest.raises(th.SubspaceError):
-            edit.edit_output(built.model, built.inhibition, built.channel, M)
+            th.edit_output(built.model, built.inhibition, built.channel, M)
     assert torch.equal(built.model.h[1].attn.c_proj.weight, before)
 
 

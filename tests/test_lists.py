@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import tinyheads as th
-from tinyheads import lists, words
+from tinyheads import prompts as prompts_module, words
 from tinyheads.errors import TaskError
 
 
@@ -45,7 +45,7 @@ def check_alike(tokenizer, prompts, n, N, M):
 
 @pytest.mark.parametrize("order", ["ABBA", "BABA"])
 def test_ioi_is_the_name_mentioned_once(tokenizer, order):
-    prompts = lists.ioi(tokenizer, 60, order, seed=1)
+    prompts = th.ioi(tokenizer, 60, order, seed=1)
     check_alike(tokenizer, prompts, 60, 2, 1)
     for i, text in enumerate(prompts.texts):
         names = [word for word in re.findall(r"\w+", text) if word in words.NAMES]
@@ -57,24 +57,24 @@ def test_ioi_is_the_name_mentioned_once(tokenizer, order):
         assert names.index(once) == {"ABBA": 0, "BABA": 1}[order]
         assert prompts.mentions[i, 0] > prompts.positions[i].max()
     varied = rf"\b({'|'.join(words.NAMES + words.PLACES + words.THINGS)})\b"
-    assert len({re.sub(varied, "_", text) for text in prompts.texts}) == len(lists.IOI_TEMPLATES) == 4
+    assert len({re.sub(varied, "_", text) for text in prompts.texts}) == len(prompts_module.IOI_TEMPLATES) == 4
 
 
 def test_ioi_mixes_both_orders_and_keeps_pairs_of_names_apart(tiny):
-    prompts = lists.ioi(tiny, 400, seed=3, pairs="train")
+    prompts = th.ioi(tiny, 400, seed=3, pairs="train")
     assert 150 < prompts.index.sum() < 250
-    train, test = (set(lists.name_pairs(tuple(words.NAMES), which)) for which in ("train", "test"))
-    assert not train & test and train | test == set(lists.name_pairs(tuple(words.NAMES), "all"))
+    train, test = (set(prompts_module.name_pairs(tuple(words.NAMES), which)) for which in ("train", "test"))
+    assert not train & test and train | test == set(prompts_module.name_pairs(tuple(words.NAMES), "all"))
     assert 0.18 < len(test) / len(train | test) < 0.22
     for which, pairs in [("train", train), ("test", test)]:
-        for row in lists.ioi(tiny, 200, seed=3, pairs=which).candidates.tolist():
+        for row in th.ioi(tiny, 200, seed=3, pairs=which).candidates.tolist():
             assert tuple(sorted(text.strip() for text in tiny.pieces(row))) in pairs
 
 
 @pytest.mark.parametrize("by", ["ordinal", "name"])
 @pytest.mark.parametrize("n_items", [2, 3, 7, 10])
 def test_laundry_list_leaves_one_item(tokenizer, by, n_items):
-    prompts = lists.laundry_list(tokenizer, 40, n_items, by, seed=n_items)
+    prompts = th.laundry_list(tokenizer, 40, n_items, by, seed=n_items)
     check_alike(tokenizer, prompts, 40, n_items, n_items - 1)
     for i, text in enumerate(prompts.texts):
         verb, listed, done, again = re.fullmatch(r"To (\w+): ([\w, ]+)\. Done: ([\w, ]+)\. Still to (\w+): the",
@@ -89,14 +89,14 @@ def test_laundry_list_leaves_one_item(tokenizer, by, n_items):
 
 
 def test_crossed_off_in_random_order_and_every_place_is_left_over(tiny):
-    prompts = lists.laundry_list(tiny, 300, 4, seed=0)
+    prompts = th.laundry_list(tiny, 300, 4, seed=0)
     assert prompts.index.bincount(minlength=4).min() > 40
     assert len({tuple(row) for row in prompts.tokens.gather(1, prompts.mentions).tolist()}) == 24   # 4 * 3 * 2
 
 
 @pytest.mark.parametrize("n_items", [1, 2, 6, 10])
 def test_ordinal_recall(tokenizer, n_items):
-    prompts = lists.ordinal_recall(tokenizer, 40, n_items, seed=n_items)
+    prompts = th.ordinal_recall(tokenizer, 40, n_items, seed=n_items)
     check_alike(tokenizer, prompts, 40, n_items, 1)
     for i, text in enumerate(prompts.texts):
         listed, ordinal = re.fullmatch(r"To \w+: ([\w, ]+)\. The (\w+) one:", text).groups()
@@ -107,7 +107,7 @@ def test_ordinal_recall(tokenizer, n_items):
 def test_the_bundled_vocabulary_holds_every_word(tiny):
     for word in words.ITEMS + words.ORDINALS + words.NAMES + words.PLACES + words.THINGS + words.VERBS:
         assert len(tiny.encode(f" {word}")) == 1, word
-    lists.laundry_list(tiny, 2, 20, seed=0), lists.ordinal_recall(tiny, 2, 20, seed=0)
+    th.laundry_list(tiny, 2, 20, seed=0), th.ordinal_recall(tiny, 2, 20, seed=0)
 
 
 def test_every_word_but_late_ordinals_is_one_token_of_gpt2(gpt2_folder):
@@ -115,59 +115,58 @@ def test_every_word_but_late_ordinals_is_one_token_of_gpt2(gpt2_folder):
     for word in words.ITEMS + words.ORDINALS[:10] + words.NAMES + words.PLACES + words.THINGS + words.VERBS:
         assert len(tokenizer.encode(f" {word}")) == 1, word
     with pytest.raises(TaskError, match="splits 'eleventh': it can name 10 places"):
-        lists.laundry_list(tokenizer, 2, 11)
-    lists.laundry_list(tokenizer, 2, 30, by="name")
+        th.laundry_list(tokenizer, 2, 11)
+    th.laundry_list(tokenizer, 2, 30, by="name")
 
 
 def test_seeds(tiny):
-    make = [lambda seed: lists.ioi(tiny, 9, seed=seed), lambda seed: lists.laundry_list(tiny, 9, 5, seed=seed),
-            lambda seed: lists.ordinal_recall(tiny, 9, 5, seed=seed)]
+    make = [lambda seed: th.ioi(tiny, 9, seed=seed), lambda seed: th.laundry_list(tiny, 9, 5, seed=seed),
+            lambda seed: th.ordinal_recall(tiny, 9, 5, seed=seed)]
     for task in make:
         assert task(4).texts == task(4).texts == task(torch.Generator().manual_seed(4)).texts != task(5).texts
         draw = torch.Generator().manual_seed(4)
         assert task(draw).texts != task(draw).texts
-    assert torch.equal(lists.everyday_text(tiny, 5, 1), lists.everyday_text(tiny, 5, 1))
+    assert torch.equal(th.everyday_text(tiny, 5, 1), th.everyday_text(tiny, 5, 1))
 
 
 def test_metrics(tiny):
-    prompts = lists.laundry_list(tiny, 50, 4, seed=2)
+    prompts = th.laundry_list(tiny, 50, 4, seed=2)
     logits = torch.zeros(50, prompts.tokens.shape[1], tiny.n_vocab)
     logits[:, -1, 7] = 9.0                                       # something outside the list
     logits[:, -1].scatter_(1, prompts.candidates, torch.tensor([4.0, 3.0, 1.0, 2.0]).expand(50, 4))
-    assert lists.correct(logits, prompts, "candidates").tolist() == (prompts.index == 0).tolist()
-    assert not lists.correct(logits, prompts, "vocabulary").any()
+    assert th.correct(logits, prompts, "candidates").tolist() == (prompts.index == 0).tolist()
+    assert not th.correct(logits, prompts, "vocabulary").any()
     logits[:, -1, 7] = 0
-    assert lists.correct(logits[:, -1], prompts, "vocabulary").tolist() == (prompts.index == 0).tolist()
-    expected = {0: (2.0, 1.0), 1: (2 / 3, -1.0), 2: (-2.0, -3.0), 3: (-2 / 3, -2.0)}
-    mean, best = (lists.logit_difference(logits, prompts, against) for against in ("mean", "best"))
-    for i, k in enumerate(prompts.index.tolist()):
-        assert (mean[i].item(), best[i].item()) == pytest.approx(expected[k])
-    assert lists.by_index(lists.correct(logits, prompts), prompts).tolist() == [1, 0, 0, 0]
-    assert lists.by_index(best, prompts).tolist() == pytest.approx([1, -1, -3, -2])
+    assert th.correct(logits[:, -1], prompts, "vocabulary").tolist() == (prompts.index == 0).tolist()
+    assert th.by_index(th.correct(logits, prompts), prompts).tolist() == [1, 0, 0, 0]
+    values = torch.arange(50.0)[:, None] * torch.tensor([1.0, -2.0])                     # [B, 2]
+    by_hand = torch.stack([values[prompts.index == k].mean(0) for k in range(4)])
+    torch.testing.assert_close(th.by_index(values, prompts), by_hand)
+    rare = prompts.first(1)
+    assert th.by_index(torch.ones(1), rare).isnan().tolist() == [k != rare.index[0] for k in range(4)]
     model = th.GPT2(th.GPT2Config(tiny.n_vocab, 64, 8, 1, 2), seed=0)
-    assert lists.logits_at_end(model, prompts, batch=7).shape == (50, tiny.n_vocab)
-    chance = lists.by_length(model, lambda n_items: lists.ordinal_recall(tiny, 200, n_items), [1, 2])
+    assert th.logits_at_end(model, prompts, batch=7).shape == (50, tiny.n_vocab)
+    chance = th.accuracy_by_length(model, lambda n_items: th.ordinal_recall(tiny, 200, n_items), [1, 2])
     assert chance[1] == 1 and 0.3 < chance[2] < 0.7
 
 
 @pytest.mark.parametrize("call, said", [
-    (lambda t: lists.laundry_list(t, 0, 5), "n must be a whole number from 1, not 0"),
-    (lambda t: lists.ioi(t, True), "n must be a whole number"),
-    (lambda t: lists.laundry_list(t, 4, 1), "n_items must be a whole number from 2, not 1"),
-    (lambda t: lists.ordinal_recall(t, 4, 2.0), "n_items must be"),
-    (lambda t: lists.laundry_list(t, 4, 21), "lists of up to 20 items, not 21"),
-    (lambda t: lists.laundry_list(t, 4, 400, "name"), "400 items are needed, and of the 303"),
-    (lambda t: lists.laundry_list(t, 4, 3, items=["sock", "hat", "xylophone"]), r"splits \['xylophone'\]"),
-    (lambda t: lists.laundry_list(t, 4, 3, items=["sock", "hat", "hat"]), "only 2 are one token"),
-    (lambda t: lists.laundry_list(t, 4, 3, "number"), "by is one of 'ordinal', 'name', not 'number'"),
-    (lambda t: lists.ioi(t, 4, "AABB"), "order is one of"),
-    (lambda t: lists.ioi(t, 4, names=["Mary"]), "2 names are needed"),
-    (lambda t: lists.ioi(t, 4, pairs="some"), "pairs is one of"),
-    (lambda t: lists.ioi(t, 4, seed="1"), "a seed is"),
-    (lambda t: lists.correct(torch.zeros(3, t.n_vocab), lists.ioi(t, 4)), "logits of these prompts are"),
-    (lambda t: lists.correct(torch.zeros(4, 5), lists.ioi(t, 4)), "logits of these prompts are"),
-    (lambda t: lists.correct(torch.zeros(4, t.n_vocab), lists.ioi(t, 4), "all"), "among is one of"),
-    (lambda t: lists.logit_difference(torch.zeros(4, t.n_vocab), lists.ordinal_recall(t, 4, 1)), "a list of one item"),
+    (lambda t: th.laundry_list(t, 0, 5), "n must be a whole number from 1, not 0"),
+    (lambda t: th.ioi(t, True), "n must be a whole number"),
+    (lambda t: th.laundry_list(t, 4, 1), "n_items must be a whole number from 2, not 1"),
+    (lambda t: th.ordinal_recall(t, 4, 2.0), "n_items must be"),
+    (lambda t: th.laundry_list(t, 4, 21), "lists of up to 20 items, not 21"),
+    (lambda t: th.laundry_list(t, 4, 400, "name"), "400 items are needed, and of the 303"),
+    (lambda t: th.laundry_list(t, 4, 3, items=["sock", "hat", "xylophone"]), r"splits \['xylophone'\]"),
+    (lambda t: th.laundry_list(t, 4, 3, items=["sock", "hat", "hat"]), "only 2 are one token"),
+    (lambda t: th.laundry_list(t, 4, 3, "number"), "by is one of 'ordinal', 'name', not 'number'"),
+    (lambda t: th.ioi(t, 4, "AABB"), "order is one of"),
+    (lambda t: th.ioi(t, 4, names=["Mary"]), "2 names are needed"),
+    (lambda t: th.ioi(t, 4, pairs="some"), "pairs is one of"),
+    (lambda t: th.ioi(t, 4, seed="1"), "a seed is"),
+    (lambda t: th.correct(torch.zeros(3, t.n_vocab), th.ioi(t, 4)), "logits of these prompts are"),
+    (lambda t: th.correct(torch.zeros(4, 5), th.ioi(t, 4)), "logits of these prompts are"),
+    (lambda t: th.correct(torch.zeros(4, t.n_vocab), th.ioi(t, 4), "all"), "among is one of"),
 ])
 def test_bad_input(tiny, call, said):
     with pytest.raises(TaskError, match=said):
@@ -177,9 +176,9 @@ def test_bad_input(tiny, call, said):
 def test_a_list_longer_than_the_context(tiny):
     model = th.GPT2(th.GPT2Config(tiny.n_vocab, 64, 8, 1, 2), seed=0)
     with pytest.raises(th.InputError, match="longer than the model's n_ctx=64"):
-        lists.logits_at_end(model, lists.laundry_list(tiny, 2, 20))
+        th.logits_at_end(model, th.laundry_list(tiny, 2, 20))
 
 
 def test_a_tokenizer_that_splits_everything():
     with pytest.raises(TaskError, match="are needed"):
-        lists.ioi(th.Tokenizer.bytes_only(), 4)
+        th.ioi(th.Tokenizer.bytes_only(), 4)

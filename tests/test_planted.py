@@ -4,8 +4,9 @@ import pytest
 import torch
 
 import tinyheads as th
-from planted import CHANNEL_SCALE, CODES, N_ITEMS, laundry_prompts, planted
-from tinyheads import causal, edit, subspace
+from tinyheads.planted import CHANNEL_SCALE, CODES, N_ITEMS, laundry_prompts, planted
+from helpers import circuit_of, scores_of_head
+from tinyheads import ablation, basis
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +26,8 @@ def accuracy(model, prompts, edits=()):
 
 def end_codes(built, prompts):
     """The inhibition head's write at END in the channel's own coordinates, and its mean for each index."""
-    writes = subspace.writes_at_end(built.model, prompts, [str(built.inhibition)])
-    return subspace.mean_by_index(subspace.coordinates(writes, built.channel), prompts.index, N_ITEMS)
+    writes = th.writes_at_end(built.model, prompts, circuit_of(built))
+    return th.by_index(th.coordinates(writes, built.channel), prompts)
 
 
 def test_the_planted_model_solves_its_task_through_its_channel_alone(built, prompts):
@@ -66,13 +67,13 @@ def test_the_svd_finds_the_channels_rank_scale_and_directions(built):
 # --- verified by intervention -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", causal.WAYS)
+@pytest.mark.parametrize("how", ablation.WAYS)
 def test_removing_a_channel_component_costs_the_movers_attention_and_no_other_does(built, prompts, how):
     ov = th.ov_svd(th.Heads.of(built.model))
-    scores = causal.inhibition_scores(built.model, prompts, ov, built.inhibition, built.mover, how)
+    scores = scores_of_head(built.model, prompts, built.inhibition, built.mover, how)
     assert scores[:3].min() > 0.3 and scores[3:].abs().max() < 1e-3
     # A head that is not in the circuit has no component that matters.
-    other = causal.inhibition_scores(built.model, prompts, ov, th.Head(1, 0), built.mover, how)
+    other = scores_of_head(built.model, prompts, th.Head(1, 0), built.mover, how)
     assert other.abs().max() < 0.05
 
 
@@ -80,7 +81,7 @@ def test_composition_and_inhibition_scores_agree_on_the_planted_channel(built, p
     heads = th.Heads.of(built.model)
     ov = th.ov_svd(heads)
     places = [th.Head(1, 0), th.Head(1, 1), th.Head(1, 2), th.Head(1, 3)]
-    measured = torch.cat([causal.inhibition_scores(built.model, prompts, ov, place, built.mover) for place in places])
+    measured = torch.cat([scores_of_head(built.model, prompts, place, built.mover) for place in places])
     predicted = torch.cat([th.component_scores(heads, "Q")[place.layer, place.head, :, built.mover.layer, built.mover.head]
                            for place in places])
     top = set(predicted.topk(3).indices.tolist())
@@ -88,7 +89,7 @@ def test_composition_and_inhibition_scores_agree_on_the_planted_channel(built, p
 
 
 def test_removing_all_three_components_leaves_chance(built, prompts):
-    mended = accuracy(built.model, prompts, [causal.remove(built.channel, str(built.inhibition), "zero")])
+    mended = accuracy(built.model, prompts, [th.remove(built.channel, str(built.inhibition), "zero")])
     assert mended < 0.35
 
 
@@ -97,13 +98,13 @@ def test_removing_all_three_components_leaves_chance(built, prompts):
 
 def test_the_subspace_is_found_from_weights_and_from_activations(built, prompts):
     ov = th.ov_svd(th.Heads.of(built.model))
-    from_weights = subspace.from_components(ov, [th.Component(1, 1, i) for i in range(3)])
-    writes = subspace.writes_at_end(built.model, prompts, ["L1.H1"])
-    from_activations = subspace.principal_components(subspace.mean_by_index(writes, prompts.index, N_ITEMS), 3)
+    from_weights = th.subspace_of_components(ov, [th.Component(1, 1, i) for i in range(3)])
+    writes = th.writes_at_end(built.model, prompts, circuit_of(built))
+    from_activations = basis.principal_components(th.by_index(writes, prompts), 3)
     for found in (from_weights, from_activations):
-        assert subspace.principal_angles(found, built.channel).max() < 2  # degrees
-    control = subspace.random_subspace(64, 3, seed=1)
-    assert subspace.principal_angles(control, built.channel).max() > 45
+        assert th.principal_angles(found, built.channel).max() < 2  # degrees
+    control = th.random_subspace(64, 3, seed=1)
+    assert th.principal_angles(control, built.channel).max() > 45
 
 
 def test_the_codes_found_at_end_are_the_octahedron(built, prompts):
@@ -115,32 +116,33 @@ def test_the_codes_found_at_end_are_the_octahedron(built, prompts):
 def test_steering_to_a_random_index_works_in_the_channel_and_is_at_chance_elsewhere(built, prompts):
     codes = end_codes(built, prompts)
     unseen = laundry_prompts(300, seed=2)
-    assert edit.steering_rate(built.model, unseen, built.channel, codes, "L2.attn") > 0.98
-    control = subspace.random_subspace(64, 3, seed=3)
-    writes = subspace.writes_at_end(built.model, prompts, ["L1.H1"])
-    control_codes = subspace.mean_by_index(subspace.coordinates(writes, control), prompts.index, N_ITEMS)
-    assert abs(edit.steering_rate(built.model, unseen, control, control_codes, "L2.attn") - 1 / 6) < 0.08
+    assert th.steering_rate(built.model, unseen, circuit_of(built), built.channel, codes) > 0.98
+    control = th.random_subspace(64, 3, seed=3)
+    writes = th.writes_at_end(built.model, prompts, circuit_of(built))
+    control_codes = th.by_index(th.coordinates(writes, control), prompts)
+    assert abs(th.steering_rate(built.model, unseen, circuit_of(built), control, control_codes) - 1 / 6) < 0.08
 
 
 def test_traversing_the_channel_gives_each_index_its_own_region(built, prompts):
     reach = end_codes(built, prompts).abs().amax(0)
-    points = subspace.grid(-reach, reach, 5)
+    points = th.grid(-reach, reach, 5)
     few = laundry_prompts(8, seed=3)
-    owners, weights = edit.traverse(built.model, few, built.channel, points, "L2.attn", built.mover)
+    attention, _ = th.traverse(built.model, few, circuit_of(built), built.channel, points)
+    owners = attention.argmax(dim=1)
     for point, owner in zip(points / reach, owners.tolist()):
         nearest = (CODES @ point.sort(descending=True).values).max()
         if point.abs().sort().values[1] < 0.1 and point.abs().max() > 0.9:  # close to one corner
             assert CODES[owner] @ point > 0.9, (point, owner, nearest)
-    share = subspace.shares(owners, N_ITEMS)
+    share = th.shares(owners, N_ITEMS)
     assert share.sum().item() == pytest.approx(1) and share.min() > 0.05
 
 
 def test_visiting_a_code_gives_its_item_and_agrees_with_running_the_whole_prompt(built, prompts):
     codes, few = end_codes(built, prompts), laundry_prompts(8, seed=3)
-    attention, answers = edit.visit(built.model, few, built.channel, codes, "L2.attn", [built.mover])
+    attention, answers = th.traverse(built.model, few, circuit_of(built), built.channel, codes)
     assert answers.argmax(1).tolist() == list(range(N_ITEMS))
     for code, looks, answered in zip(codes, attention, answers):
-        change = edit.set_coordinates(built.channel, code, few.end)
+        change = th.set_coordinates(built.channel, code, few.end)
         stream = th.Stream(record=True, edits=[th.Edit("L2.attn", change, of="stream")])
         logits = built.model(few.tokens, stream)[:, few.end]
         pattern = stream.patterns["L2"][:, built.mover.head, few.end]
@@ -157,7 +159,7 @@ def test_an_edit_of_the_weights_does_what_the_edit_in_the_stream_does(prompts):
     stream = th.Stream(edits=[th.Edit("L1.H1", lambda write: write + (write @ in_stream.channel.T) @ (M - torch.eye(3)) @ in_stream.channel)])
     expected = in_stream.model(prompts.tokens, stream)
     in_weights = planted()
-    report = edit.edit_output(in_weights.model, in_weights.inhibition, in_weights.channel, M)
+    report = th.edit_output(in_weights.model, in_weights.inhibition, in_weights.channel, M)
     torch.testing.assert_close(in_weights.model(prompts.tokens), expected, rtol=1e-4, atol=1e-4)
     assert report.rank == 3 and sorted(report.factors) == pytest.approx([1, 1, 2])
     change = torch.diag(CHANNEL_SCALE) @ (M - torch.eye(3))
@@ -166,9 +168,9 @@ def test_an_edit_of_the_weights_does_what_the_edit_in_the_stream_does(prompts):
 
 def test_erasing_the_channel_from_the_weights_leaves_chance_and_restoring_it_mends_the_model(prompts, tmp_path):
     built = planted()
-    edit.edit_output(built.model, built.inhibition, built.channel, 0.01 * torch.eye(3))
+    th.edit_output(built.model, built.inhibition, built.channel, 0.01 * torch.eye(3))
     assert accuracy(built.model, prompts) < 0.5
-    edit.edit_output(built.model, built.inhibition, built.channel, 100 * torch.eye(3))
+    th.edit_output(built.model, built.inhibition, built.channel, 100 * torch.eye(3))
     assert accuracy(built.model, prompts) == 1.0
     th.save(built.model, tmp_path)
     assert torch.equal(th.load(tmp_path)(prompts.tokens), built.model(prompts.tokens))
@@ -177,12 +179,12 @@ def test_erasing_the_channel_from_the_weights_leaves_chance_and_restoring_it_men
 def test_an_edit_of_the_weights_that_would_do_nothing_is_refused(built):
     model, channel = built.model, built.channel
     with pytest.raises(th.SubspaceError, match="do nothing"):
-        edit.edit_output(model, built.inhibition, channel, torch.eye(3))
+        th.edit_output(model, built.inhibition, channel, torch.eye(3))
     with pytest.raises(th.SubspaceError, match="do nothing"):  # the mover writes words, none of it in the channel
-        edit.edit_output(model, built.mover, channel, torch.zeros(3, 3))
+        th.edit_output(model, built.mover, channel, torch.zeros(3, 3))
     with pytest.raises(th.HeadError, match="L0.H0 to L2.H3"):
-        edit.edit_output(model, th.Head(3, 0), channel, torch.zeros(3, 3))
+        th.edit_output(model, th.Head(3, 0), channel, torch.zeros(3, 3))
     with pytest.raises(th.SubspaceError, match="wide"):
-        edit.edit_output(model, built.inhibition, channel[:, :60], torch.zeros(3, 3))
+        th.edit_output(model, built.inhibition, channel[:, :60], torch.zeros(3, 3))
     with pytest.raises(th.SubspaceError, match=r"\[3, 3\]"):
-        edit.edit_output(model, built.inhibition, channel, torch.zeros(2, 2))
+        th.edit_output(model, built.inhibition, channel, torch.zeros(2, 2))

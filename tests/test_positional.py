@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import tinyheads as th
-from planted import CHANNEL_SCALE, N_ITEMS, laundry_prompts, planted
+from tinyheads.planted import CHANNEL_SCALE, N_ITEMS, laundry_prompts, planted
 from tinyheads import at_end, causal, edit, lists, plots, subspace
 
 
@@ -28,7 +28,7 @@ def circuit(built):
 
 def accuracy(model, prompts, edits=()):
     logits = model(prompts.tokens, th.Stream(edits=list(edits)))
-    return lists.correct(logits, prompts).double().mean().item()
+    return th.correct(logits, prompts).double().mean().item()
 
 
 # --- who inhibits, who moves ------------------------------------------------------------------------
@@ -42,7 +42,7 @@ def test_heads_are_found_where_they_are_planted(prompts, inhibition, mover):
 
 
 def test_only_heads_of_earlier_layers_count_and_the_strongest_comes_first(built, prompts):
-    attention = causal.attention_on(built.model, prompts, prompts.mentions)             # [L, H]
+    attention = th.attention_on(built.model, prompts, prompts.mentions)             # [L, H]
     assert attention.shape == (3, 4)
     found = causal.inhibition_heads(built.model, prompts, least=0.0)
     values = [attention[head.layer, head.head].item() for head in found]
@@ -54,7 +54,7 @@ def test_attention_on_places_is_that_of_a_recorded_run(built, prompts):
     stream = th.Stream(record=True)
     built.model(prompts.tokens, stream)
     expected = stream.patterns["L2"][:, 2, -1].gather(1, prompts.mentions).sum(1).mean()
-    torch.testing.assert_close(causal.attention_on(built.model, prompts, prompts.mentions)[2, 2], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(th.attention_on(built.model, prompts, prompts.mentions)[2, 2], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_where_no_head_does_it_the_error_names_the_nearest(built, prompts):
@@ -75,14 +75,14 @@ def test_where_no_head_does_it_the_error_names_the_nearest(built, prompts):
 def test_the_loudest_components_and_their_subspace_are_the_planted_channel(built, circuit):
     ov, scores = circuit
     found = subspace.from_composition(ov, scores, [built.inhibition], [built.mover], 3)
-    assert subspace.principal_angles(found, built.channel).max() < 2
+    assert th.principal_angles(found, built.channel).max() < 2
     assert set(subspace.loudest(ov, scores, [built.inhibition], [built.mover], 3)) == {th.Component(1, 1, i) for i in range(3)}
     # With heads that write noise beside it, the channel is still heard loudest, and by its own mover alone.
     writers = [th.Head(1, h) for h in range(4)]
     among = subspace.from_composition(ov, scores, writers, [built.mover], 3)
-    assert subspace.principal_angles(among, built.channel).max() < 3
+    assert th.principal_angles(among, built.channel).max() < 3
     deaf = subspace.from_composition(ov, scores, [th.Head(1, 0)], [th.Head(2, 0)], 3)
-    assert subspace.principal_angles(deaf, built.channel).max() > 45
+    assert th.principal_angles(deaf, built.channel).max() > 45
 
 
 def test_how_loud_a_component_is_is_its_scale_times_its_score(built, circuit):
@@ -110,23 +110,23 @@ def test_a_subspace_that_cannot_be_is_refused(built, circuit):
 
 def test_keeping_the_channel_keeps_the_task_and_removing_it_leaves_chance(built, prompts):
     writer, end = str(built.inhibition), prompts.end
-    assert accuracy(built.model, prompts, [causal.restrict(built.channel, writer, end, keep=True)]) == 1.0
-    assert accuracy(built.model, prompts, [causal.restrict(built.channel, writer, end, keep=False)]) < 0.35
-    control = subspace.random_subspace(64, 3, seed=9)
+    assert accuracy(built.model, prompts, [th.restrict(built.channel, writer, end, keep=True)]) == 1.0
+    assert accuracy(built.model, prompts, [th.restrict(built.channel, writer, end, keep=False)]) < 0.35
+    control = th.random_subspace(64, 3, seed=9)
     control = torch.linalg.qr((control - control @ built.channel.T @ built.channel).T).Q.T      # nothing of the channel
-    assert accuracy(built.model, prompts, [causal.restrict(control, writer, end, keep=True)]) < 0.35
-    assert accuracy(built.model, prompts, [causal.restrict(control, writer, end, keep=False)]) == 1.0
+    assert accuracy(built.model, prompts, [th.restrict(control, writer, end, keep=True)]) < 0.35
+    assert accuracy(built.model, prompts, [th.restrict(control, writer, end, keep=False)]) == 1.0
 
 
 def test_every_further_dimension_of_the_channel_carries_more(built, prompts):
-    rates = [accuracy(built.model, prompts, [causal.restrict(built.channel[:k], str(built.inhibition), prompts.end)]) for k in (1, 2, 3)]
+    rates = [accuracy(built.model, prompts, [th.restrict(built.channel[:k], str(built.inhibition), prompts.end)]) for k in (1, 2, 3)]
     assert rates[0] < rates[1] < rates[2] == 1.0
 
 
 def test_restricting_touches_end_alone_and_keeps_the_mean(built):
     write = torch.randn(5, 7, 64, generator=torch.Generator().manual_seed(0))
     before = write.clone()
-    kept, removed = (causal.restrict(built.channel, "L1.H1", 6, keep).change(write) for keep in (True, False))
+    kept, removed = (th.restrict(built.channel, "L1.H1", 6, keep).change(write) for keep in (True, False))
     assert torch.equal(write, before) and torch.equal(kept[:, :6], write[:, :6]) and torch.equal(removed[:, :6], write[:, :6])
     mean = write[:, 6].mean(0)
     torch.testing.assert_close(kept[:, 6] - mean + removed[:, 6] - mean, write[:, 6] - mean, rtol=0, atol=1e-5)
@@ -137,28 +137,28 @@ def test_restricting_touches_end_alone_and_keeps_the_mean(built):
 
 
 def test_end_alone_gives_what_the_whole_prompt_gives(built, prompts):
-    earlier = at_end.before_end(built.model, prompts)
-    logits, stream = at_end.run_end(built.model, prompts, earlier)
+    earlier = th.before_end(built.model, prompts)
+    logits, stream = th.run_end(built.model, prompts, earlier)
     whole = th.Stream(record=True)
     torch.testing.assert_close(logits, built.model(prompts.tokens, whole)[:, -1], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(stream.patterns["L2"][:, :, 0], whole.patterns["L2"][:, :, -1], rtol=1e-4, atol=1e-5)
-    again, _ = at_end.run_end(built.model, prompts, earlier)                            # and does so again
+    again, _ = th.run_end(built.model, prompts, earlier)                            # and does so again
     assert torch.equal(again, logits)
 
 
 def test_steering_end_alone_is_steering_the_whole_prompt(built, prompts):
     values = torch.randn(200, 3, generator=torch.Generator().manual_seed(1))
-    answers = edit.steered_answers(built.model, prompts, built.channel, values, "L2.attn")
-    change = edit.set_coordinates(built.channel, values, 0)
-    logits, _ = at_end.run_end(built.model, prompts, at_end.before_end(built.model, prompts), [th.Edit("L2.attn", change, of="stream")])
+    answers = th.steered_answers(built.model, prompts, CIRCUIT, built.channel, values)
+    change = th.set_coordinates(built.channel, values, 0)
+    logits, _ = th.run_end(built.model, prompts, th.before_end(built.model, prompts), [th.Edit("L2.attn", change, of="stream")])
     assert torch.equal(logits.gather(1, prompts.candidates).argmax(1), answers)
 
 
 def test_copies_stand_one_after_another(built):
     few = laundry_prompts(3, seed=5)
-    earlier = at_end.before_end(built.model, few)
-    once, _ = at_end.run_end(built.model, few, earlier)
-    thrice, stream = at_end.run_end(built.model, few, earlier, copies=3)
+    earlier = th.before_end(built.model, few)
+    once, _ = th.run_end(built.model, few, earlier)
+    thrice, stream = th.run_end(built.model, few, earlier, copies=3)
     torch.testing.assert_close(thrice, once.repeat_interleave(3, dim=0), rtol=1e-4, atol=1e-5)
     assert stream.patterns["L1"].shape == (9, 4, 1, 2 * N_ITEMS) and earlier.length == 2 * N_ITEMS - 1
 
@@ -166,25 +166,25 @@ def test_copies_stand_one_after_another(built):
 def test_traversal_finds_codes_that_steer_in_the_channel_and_none_outside_it(built, prompts):
     few = laundry_prompts(10, seed=6)
     rates = []
-    control = subspace.random_subspace(64, 3, seed=9)
+    control = th.random_subspace(64, 3, seed=9)
     control = torch.linalg.qr((control - control @ built.channel.T @ built.channel).T).Q.T      # nothing of the channel
     for basis in (built.channel, control):
-        middle = subspace.index_codes(built.model, prompts, basis, "L2.attn").mean(0)
-        points = subspace.grid(middle - 4, middle + 4, 7)
-        answered = edit.visit(built.model, few, basis, points, "L2.attn", [built.mover])[1]
+        middle = th.mean_codes(built.model, prompts, CIRCUIT, basis).mean(0)
+        points = th.grid(middle - 4, middle + 4, 7)
+        answered = th.traverse(built.model, few, CIRCUIT, basis, points)[1]
         codes = edit.codes_by_traversal(points, answered)
         assert codes.shape == (N_ITEMS, 3)
-        rates.append(edit.steering_rate(built.model, prompts, basis, codes, "L2.attn"))
+        rates.append(th.steering_rate(built.model, prompts, CIRCUIT, basis, codes))
     assert rates[0] == 1.0 and rates[1] < 0.4
 
 
 def test_traversed_codes_are_those_of_a_grid_twice_as_wide_as_the_codes(built, prompts):
-    few, codes = laundry_prompts(4, seed=6), subspace.index_codes(built.model, prompts, built.channel, "L2.attn")
+    few, codes = laundry_prompts(4, seed=6), th.mean_codes(built.model, prompts, CIRCUIT, built.channel)
     middle = codes.mean(0)
     reach = 2 * (codes - middle).abs().max()
-    points = subspace.grid(middle - reach, middle + reach, 5)
-    answered = edit.visit(built.model, few, built.channel, points, "L2.attn", [built.mover])[1]
-    found = edit.traversed_codes(built.model, few, built.channel, codes, "L2.attn", [built.mover], 5)
+    points = th.grid(middle - reach, middle + reach, 5)
+    answered = th.traverse(built.model, few, CIRCUIT, built.channel, points)[1]
+    found = th.traversed_codes(built.model, few, CIRCUIT, built.channel, codes, 5)
     assert torch.equal(found, edit.codes_by_traversal(points, answered))
 
 

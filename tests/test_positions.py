@@ -6,12 +6,13 @@ import torch
 
 import tinyheads as th
 from helpers import random_model, random_tokens
-from tinyheads import at_end, causal, edit, lists, positions, repair, subspace
+from tinyheads import positions
 
 SIZES = dict(n_vocab=30, n_ctx=12, n_embd=16, n_layer=2, n_head=2)
-BASIS = subspace.random_subspace(16, 3, seed=5)
+BASIS = th.random_subspace(16, 3, seed=5)
 X = torch.randn(4, 5, 16, generator=torch.Generator().manual_seed(0))
-SCALED = edit.scale_coordinates(BASIS, 3.0, [3])(X)
+circuit = lambda where: th.Circuit([th.Head(0, 1)], [th.Head(1, 0)], where)
+SCALED = th.scale_coordinates(BASIS, 3.0, [3])(X)
 
 
 @pytest.mark.parametrize("position", [
@@ -19,9 +20,9 @@ SCALED = edit.scale_coordinates(BASIS, 3.0, [3])(X)
     [torch.tensor(3)], [3, 3], torch.tensor([3, 3, 3, 3]),
     torch.tensor([3, 3, 3, 3], dtype=torch.int32), np.full(4, 3)])
 def test_one_position_named_in_every_way(position):
-    assert torch.equal(edit.scale_coordinates(BASIS, 3.0, position)(X), SCALED)
-    assert torch.equal(causal.restrict(BASIS, "L0.H0", position).change(X),
-                       causal.restrict(BASIS, "L0.H0", 3).change(X))
+    assert torch.equal(th.scale_coordinates(BASIS, 3.0, position)(X), SCALED)
+    assert torch.equal(th.restrict(BASIS, "L0.H0", position).change(X),
+                       th.restrict(BASIS, "L0.H0", 3).change(X))
 
 
 @pytest.mark.parametrize("position, words", [
@@ -34,18 +35,18 @@ def test_one_position_named_in_every_way(position):
     (torch.tensor([0, 1, 2]), "one for each of the 4 prompts, not 3"), (torch.tensor([3]), "the 4 prompts, not 1")])
 def test_what_is_no_position_is_refused_in_words(position, words):
     with pytest.raises(th.SubspaceError, match=words):
-        edit.scale_coordinates(BASIS, 3.0, position)(X)
+        th.scale_coordinates(BASIS, 3.0, position)(X)
     with pytest.raises(th.InputError, match=words):
         positions.places(position, 4, 5)
 
 
 def test_a_tensor_is_one_for_each_prompt_and_a_list_is_all_of_them_in_each_even_where_sizes_are_equal():
     """Four prompts, four positions, and as many dimensions as prompts: nothing is decided by sizes."""
-    order, basis = [3, 0, 4, 1], subspace.random_subspace(16, 4, seed=1)
+    order, basis = [3, 0, 4, 1], th.random_subspace(16, 4, seed=1)
     values = torch.arange(16.0).view(4, 4)
-    each = edit.set_coordinates(basis, values, torch.tensor(order))(X) @ basis.T           # [B, T, k]
-    every = edit.set_coordinates(basis, values, order)(X) @ basis.T
-    alike = edit.set_coordinates(basis, values[0], order)(X) @ basis.T
+    each = th.set_coordinates(basis, values, torch.tensor(order))(X) @ basis.T           # [B, T, k]
+    every = th.set_coordinates(basis, values, order)(X) @ basis.T
+    alike = th.set_coordinates(basis, values[0], order)(X) @ basis.T
     for b in range(4):
         for t in range(5):
             before = X[b, t] @ basis.T
@@ -80,14 +81,14 @@ def unequal():
     index = torch.tensor([0, 1, 2, 1])
     candidates = tokens.gather(1, places)
     answer = candidates.gather(1, index[:, None])[:, 0]
-    return lists.Prompts(tokens, answer, candidates, places, index, places[:, :2], ends, [""] * 4)
+    return th.Prompts(tokens, answer, candidates, places, index, places[:, :2], ends, [""] * 4)
 
 
 @pytest.fixture(scope="module")
 def alone(unequal):
     """The same prompts one by one, without padding."""
     names = ("answer", "candidates", "positions", "index", "mentions")
-    return [lists.Prompts(unequal.tokens[[b], :end + 1], *(getattr(unequal, name)[[b]] for name in names), end, [""])
+    return [th.Prompts(unequal.tokens[[b], :end + 1], *(getattr(unequal, name)[[b]] for name in names), end, [""])
             for b, end in enumerate(unequal.end.tolist())]
 
 
@@ -97,41 +98,39 @@ def close(got, expected):
 
 def test_what_is_seen_at_each_prompts_own_end(model, unequal, alone):
     for name, of in [("L1.H1", "writes"), ("L1.mlp", "stream"), ("unembed", "reads")]:
-        close(at_end.seen_at_end(model, unequal, [name], of)[0],
-              torch.cat([at_end.seen_at_end(model, one, [name], of)[0] for one in alone]))
-    pattern = at_end.seen_at_end(model, unequal, ["L1"], "patterns")[0]                    # [B, H, T]
+        close(th.seen_at_end(model, unequal, [name], of)[0],
+              torch.cat([th.seen_at_end(model, one, [name], of)[0] for one in alone]))
+    pattern = th.seen_at_end(model, unequal, ["L1"], "patterns")[0]                    # [B, H, T]
     for b, one in enumerate(alone):
-        close(pattern[b, :, :one.end + 1], at_end.seen_at_end(model, one, ["L1"], "patterns")[0][0])
-    close(causal.attention_on(model, unequal, unequal.mentions),
-          torch.stack([causal.attention_on(model, one, one.mentions) for one in alone]).mean(0))
-    close(subspace.index_codes(model, unequal, BASIS, "L1.mlp")[1],
-          sum(subspace.stream_at_end(model, one, "L1.mlp")[0] for one in (alone[1], alone[3])) @ BASIS.T / 2)
+        close(pattern[b, :, :one.end + 1], th.seen_at_end(model, one, ["L1"], "patterns")[0][0])
+    close(th.attention_on(model, unequal, unequal.mentions),
+          torch.stack([th.attention_on(model, one, one.mentions) for one in alone]).mean(0))
+    close(th.mean_codes(model, unequal, circuit("L1.mlp"), BASIS)[1],
+          sum(th.stream_at_end(model, one, "L1.mlp")[0] for one in (alone[1], alone[3])) @ BASIS.T / 2)
 
 
 def test_logits_and_accuracy_at_each_prompts_own_end(model, unequal, alone):
-    logits = lists.logits_at_end(model, unequal, batch=3)
+    logits = th.logits_at_end(model, unequal, batch=3)
     close(logits, torch.cat([model(one.tokens)[:, -1] for one in alone]))
-    assert torch.equal(lists.correct(model(unequal.tokens), unequal), lists.correct(logits, unequal))
-    close(lists.logit_difference(model(unequal.tokens), unequal),
-          torch.cat([lists.logit_difference(model(one.tokens), one) for one in alone]))
+    assert torch.equal(th.correct(model(unequal.tokens), unequal), th.correct(logits, unequal))
 
 
 def test_an_edit_at_each_prompts_own_end(model, unequal, alone):
     values = 9 * torch.randn(4, 3, generator=torch.Generator().manual_seed(4))
-    change = edit.set_coordinates(BASIS, values, unequal.end)
+    change = th.set_coordinates(BASIS, values, unequal.end)
     run = lambda tokens, change: model(tokens, th.Stream(edits=[th.Edit("L1.attn", change, of="stream")]))
     logits = positions.at(run(unequal.tokens, change), unequal.end)
-    expected = torch.cat([run(one.tokens, edit.set_coordinates(BASIS, values[b], one.end))[:, -1]
+    expected = torch.cat([run(one.tokens, th.set_coordinates(BASIS, values[b], one.end))[:, -1]
                           for b, one in enumerate(alone)])
     close(logits, expected)
-    assert (logits - lists.logits_at_end(model, unequal)).abs().max() > 0.1                # and it did something
-    assert torch.equal(edit.steered_answers(model, unequal, BASIS, values, "L1.attn"),
+    assert (logits - th.logits_at_end(model, unequal)).abs().max() > 0.1                # and it did something
+    assert torch.equal(th.steered_answers(model, unequal, circuit("L1.attn"), BASIS, values),
                        expected.gather(1, unequal.candidates).argmax(1))
 
 
 def test_restricting_at_each_prompts_own_end(unequal):
     write = torch.randn(4, 12, 16, generator=torch.Generator().manual_seed(5))
-    after = causal.restrict(BASIS, "L0.H0", unequal.end).change(write)
+    after = th.restrict(BASIS, "L0.H0", unequal.end).change(write)
     here = torch.stack([write[b, end] for b, end in enumerate(unequal.end.tolist())])
     mean = here.mean(0)
     for b, end in enumerate(unequal.end.tolist()):
@@ -141,17 +140,17 @@ def test_restricting_at_each_prompts_own_end(unequal):
 
 def test_a_repair_is_fitted_at_each_prompts_own_end(model, unequal):
     """Its first loss is the cross-entropy by hand."""
-    found = repair.fit_repair(model, [th.Head(0, 1)], BASIS, [unequal], [unequal], steps=2)
-    among = lists.logits_at_end(model, unequal).gather(1, unequal.candidates)
+    found = th.fit_repair(model, circuit("L0.mlp"), BASIS, [unequal], [unequal], steps=2)
+    among = th.logits_at_end(model, unequal).gather(1, unequal.candidates)
     expected = -among.log_softmax(1)[torch.arange(4), unequal.index].mean().item()
     assert found.loss[0] == pytest.approx(expected, rel=1e-5)
 
 
 def test_end_alone_needs_prompts_that_end_together(model, unequal, alone):
     with pytest.raises(th.TaskError, match="unequal length"):
-        at_end.before_end(model, unequal)
+        th.before_end(model, unequal)
     with pytest.raises(th.TaskError, match="unequal length"):
-        edit.visit(model, unequal, BASIS, torch.zeros(1, 3), "L1.attn", [th.Head(1, 0)])
-    earlier = at_end.before_end(model, alone[0])
+        th.traverse(model, unequal, circuit("L1.attn"), BASIS, torch.zeros(1, 3))
+    earlier = th.before_end(model, alone[0])
     with pytest.raises(th.TaskError, match="1 prompts of 12 tokens"):
-        at_end.run_end(model, alone[1], earlier)
+        th.run_end(model, alone[1], earlier)

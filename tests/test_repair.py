@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import tinyheads as th
-from planted import laundry_prompts, planted
-from tinyheads import edit, lists, repair, subspace
+from helpers import circuit_of
+from tinyheads.planted import laundry_prompts, planted
 
 TURN = torch.tensor([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])   # every code a quarter turn off
 
@@ -14,19 +14,19 @@ TURN = torch.tensor([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])   # ev
 def damaged():
     """The planted model, its codes turned away from where the mover looks for them."""
     built = planted()
-    edit.edit_output(built.model, built.inhibition, built.channel, TURN)
+    th.edit_output(built.model, built.inhibition, built.channel, TURN)
     return built
 
 
 @pytest.fixture(scope="module")
 def fitted(damaged):
-    return repair.fit_repair(damaged.model, [damaged.inhibition], damaged.channel, [laundry_prompts(200, seed=4)],
+    return th.fit_repair(damaged.model, circuit_of(damaged), damaged.channel, [laundry_prompts(200, seed=4)],
                              steps=120, rate=0.1)
 
 
 def accuracy(model, prompts, edits=()):
     logits = model(prompts.tokens, th.Stream(edits=list(edits)))[:, prompts.end]
-    return lists.correct(logits, prompts).double().mean().item()
+    return th.correct(logits, prompts).double().mean().item()
 
 
 def test_a_fit_mends_the_damaged_channel_and_leaves_the_model_alone(damaged, fitted):
@@ -40,7 +40,7 @@ def test_a_fit_mends_the_damaged_channel_and_leaves_the_model_alone(damaged, fit
 
 def test_in_the_weights_it_does_what_it_did_in_the_stream_and_survives_saving(fitted, tmp_path):
     built, prompts = planted(), laundry_prompts(100, seed=6)
-    edit.edit_output(built.model, built.inhibition, built.channel, TURN)
+    th.edit_output(built.model, built.inhibition, built.channel, TURN)
     expected = built.model(prompts.tokens, th.Stream(edits=fitted.edits()))
     report, = fitted.apply(built.model)
     torch.testing.assert_close(built.model(prompts.tokens), expected, rtol=1e-4, atol=1e-4)
@@ -51,20 +51,20 @@ def test_in_the_weights_it_does_what_it_did_in_the_stream_and_survives_saving(fi
 
 
 def test_a_random_subspace_mends_nothing(damaged):
-    control = subspace.random_subspace(64, 3, seed=2)
-    found = repair.fit_repair(damaged.model, [damaged.inhibition], control, [laundry_prompts(200, seed=4)], steps=30)
+    control = th.random_subspace(64, 3, seed=2)
+    found = th.fit_repair(damaged.model, circuit_of(damaged), control, [laundry_prompts(200, seed=4)], steps=30)
     assert accuracy(damaged.model, laundry_prompts(300, seed=5), found.edits()) < 0.6
 
 
 def test_the_same_prompts_give_the_same_repair(damaged):
-    again = [repair.fit_repair(damaged.model, [damaged.inhibition], damaged.channel, [laundry_prompts(20, seed=4)], steps=3)
+    again = [th.fit_repair(damaged.model, circuit_of(damaged), damaged.channel, [laundry_prompts(20, seed=4)], steps=3)
              for _ in range(2)]
     assert torch.equal(*(found.matrices[damaged.inhibition] for found in again)) and again[0].loss == again[1].loss
 
 
 def test_what_is_to_be_kept_holds_the_fit_back(damaged):
     prompts = laundry_prompts(60, seed=7)
-    free, held = (repair.fit_repair(damaged.model, [damaged.inhibition], damaged.channel, [prompts], [prompts.tokens, prompts],
+    free, held = (th.fit_repair(damaged.model, circuit_of(damaged), damaged.channel, [prompts], [prompts.tokens, prompts],
                                     hold=hold, steps=20) for hold in (0.0, 1000.0))
     size = lambda found: (found.matrices[damaged.inhibition] - torch.eye(3)).norm()
     assert size(held) < 0.5 * size(free)
@@ -73,22 +73,21 @@ def test_what_is_to_be_kept_holds_the_fit_back(damaged):
 def test_perplexity_of_a_model_that_knows_nothing_is_the_size_of_its_vocabulary():
     model = th.GPT2(th.GPT2Config(n_vocab=11, n_ctx=8, n_embd=8, n_layer=1, n_head=2)).requires_grad_(False)
     model.wte.weight.zero_()
-    assert repair.perplexity(model, torch.randint(11, (4, 8))) == pytest.approx(11, rel=1e-5)
+    assert th.perplexity(model, torch.randint(11, (4, 8))) == pytest.approx(11, rel=1e-5)
 
 
 def test_a_fit_that_could_do_nothing_is_refused(damaged):
-    model, head, channel, prompts = damaged.model, damaged.inhibition, damaged.channel, [laundry_prompts(4, seed=1)]
+    model, channel, prompts = damaged.model, damaged.channel, [laundry_prompts(4, seed=1)]
+    head, circuit = damaged.inhibition, circuit_of(damaged)
     with pytest.raises(th.HeadError, match="L0.H0 to L2.H3"):
-        repair.fit_repair(model, [th.Head(3, 0)], channel, prompts)
+        th.fit_repair(model, th.Circuit([th.Head(3, 0)], [th.Head(4, 0)]), channel, prompts)
     with pytest.raises(th.SubspaceError, match="wide"):
-        repair.fit_repair(model, [head], channel[:, :60], prompts)
-    with pytest.raises(th.SubspaceError, match="one head"):
-        repair.fit_repair(model, [], channel, prompts)
+        th.fit_repair(model, circuit, channel[:, :60], prompts)
     with pytest.raises(th.SubspaceError, match="only once"):
-        repair.fit_repair(model, [head, head], channel, prompts)
+        th.fit_repair(model, th.Circuit([head, head], circuit.movers), channel, prompts)
     with pytest.raises(th.TaskError, match="one batch"):
-        repair.fit_repair(model, [head], channel, [])
+        th.fit_repair(model, circuit, channel, [])
     with pytest.raises(th.SubspaceError, match="writes nothing"):
-        repair.fit_repair(model, [damaged.mover], channel, prompts)
+        th.fit_repair(model, th.Circuit([damaged.mover], [th.Head(3, 0)]), channel, prompts)
     with pytest.raises(th.SubspaceError, match="steps"):
-        repair.fit_repair(model, [head], channel, prompts, steps=0)
+        th.fit_repair(model, circuit, channel, prompts, steps=0)

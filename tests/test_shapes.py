@@ -9,11 +9,11 @@ import torch
 
 import tinyheads as th
 from helpers import random_model
-from planted import laundry_prompts, planted
+from tinyheads.planted import laundry_prompts, planted
 from tinyheads import at_end, causal, edit, lists, repair, subspace
 from tinyheads.heads import heads_from
 
-BASIS = subspace.random_subspace(64, 3, seed=2)
+BASIS = th.random_subspace(64, 3, seed=2)
 X = torch.randn(6, 5, 64, generator=torch.Generator().manual_seed(0))
 BUILT, PROMPTS = planted(), laundry_prompts(30, seed=4)                # B = 30, T = 12, N = 6
 MODEL = BUILT.model
@@ -25,12 +25,12 @@ OTHER_OV = th.ov_svd(th.Heads.of(OTHER))
 NARROW_OV = th.ov_svd(th.Heads.of(random_model(dict(n_vocab=19, n_ctx=12, n_embd=32, n_layer=3, n_head=4))))
 W, R = [BUILT.inhibition], [BUILT.mover]
 nan, ints = torch.tensor(math.nan), torch.arange(6)
-set_, codes = edit.set_coordinates, subspace.index_codes(MODEL, PROMPTS, BASIS, "L2.attn")      # [6, 3]
+set_, codes = th.set_coordinates, subspace.index_codes(MODEL, PROMPTS, BASIS, "L2.attn")      # [6, 3]
 change = lambda function: function(X)
 fields = lambda **new: dataclasses.replace(PROMPTS, **new)
 visit = lambda points, readers=R: edit.visit(MODEL, PROMPTS, BASIS, points, "L2.attn", readers)
 rate = lambda values: edit.steering_rate(MODEL, PROMPTS, BASIS, values, "L2.attn")
-attend = lambda places: causal.attention_on(MODEL, PROMPTS, places)
+attend = lambda places: th.attention_on(MODEL, PROMPTS, places)
 inhibition = lambda ov: causal.inhibition_scores(MODEL, PROMPTS, ov, BUILT.inhibition, BUILT.mover)
 tensors = {name: value for name, value in MODEL.state_dict().items()}
 transposed = {**tensors, "h.1.attn.c_attn.weight": tensors["h.1.attn.c_attn.weight"].T}
@@ -42,10 +42,10 @@ transposed = {**tensors, "h.1.attn.c_attn.weight": tensors["h.1.attn.c_attn.weig
     (lambda: change(set_(BASIS, torch.zeros(3, 6), 0)), th.SubspaceError, r"not \[3, 6\]"),
     (lambda: change(set_(BASIS, torch.zeros(1), 0)), th.SubspaceError, r"not \[1\]"),
     (lambda: change(set_(BASIS, torch.zeros(1, 3), 0)), th.SubspaceError, r"not \[1, 3\]"),
-    (lambda: change(edit.add_coordinates(BASIS, torch.tensor(1.0), 0)), th.SubspaceError, r"not \[\]"),
-    (lambda: change(edit.add_coordinates(BASIS, torch.zeros(6, 1, 3), 0)), th.SubspaceError, r"not \[6, 1, 3\]"),
+    (lambda: change(th.add_coordinates(BASIS, torch.tensor(1.0), 0)), th.SubspaceError, r"not \[\]"),
+    (lambda: change(th.add_coordinates(BASIS, torch.zeros(6, 1, 3), 0)), th.SubspaceError, r"not \[6, 1, 3\]"),
     (lambda: change(set_(BASIS, nan.expand(3), 0)), th.SubspaceError, "nan"),
-    (lambda: edit.scale_coordinates(BASIS, math.nan, 0), th.SubspaceError, "finite"),
+    (lambda: th.scale_coordinates(BASIS, math.nan, 0), th.SubspaceError, "finite"),
     (lambda: change(edit.swap_coordinates(BASIS, torch.tensor([1, 0]), 0)), th.SubspaceError, r"do not fit.*\[6\]"),
     (lambda: change(edit.swap_coordinates(BASIS, -ints, 0)), th.SubspaceError, "from 0 to 5"),
     (lambda: change(edit.swap_coordinates(BASIS, ints > 2, 0)), th.SubspaceError, "do not fit"),
@@ -54,26 +54,26 @@ transposed = {**tensors, "h.1.attn.c_attn.weight": tensors["h.1.attn.c_attn.weig
     (lambda: change(set_(nan.expand(3, 64), torch.zeros(3), 0)), th.SubspaceError, "orthonormal"),
     (lambda: change(set_(BASIS[:0], torch.zeros(0), 0)), th.SubspaceError, r"\[0, 64\]"),
     # removing and restricting: silently wrong for directions that are not orthonormal
-    (lambda: change(causal.remove(2 * BASIS, "L0.H0").change), th.SubspaceError, "orthonormal"),
-    (lambda: change(causal.remove(torch.cat([BASIS, BASIS[:1]]), "L0.H0").change), th.SubspaceError, "orthonormal"),
-    (lambda: change(causal.remove(BASIS.T, "L0.H0").change), th.SubspaceError, "as wide as the stream"),
-    (lambda: change(causal.restrict(2 * BASIS, "L0.H0", 0).change), th.SubspaceError, "orthonormal"),
-    (lambda: change(causal.restrict(BASIS.T, "L0.H0", 0).change), th.SubspaceError, "as wide as the stream"),
-    (lambda: causal.restrict(BASIS, "L0.H0", 0).change(X[:1]), th.InputError, "two at least"),
-    (lambda: causal.remove(BASIS, "L0.H0", "mean").change(X[:1]), th.InputError, "two at least"),
+    (lambda: change(th.remove(2 * BASIS, "L0.H0").change), th.SubspaceError, "orthonormal"),
+    (lambda: change(th.remove(torch.cat([BASIS, BASIS[:1]]), "L0.H0").change), th.SubspaceError, "orthonormal"),
+    (lambda: change(th.remove(BASIS.T, "L0.H0").change), th.SubspaceError, "as wide as the stream"),
+    (lambda: change(th.restrict(2 * BASIS, "L0.H0", 0).change), th.SubspaceError, "orthonormal"),
+    (lambda: change(th.restrict(BASIS.T, "L0.H0", 0).change), th.SubspaceError, "as wide as the stream"),
+    (lambda: th.restrict(BASIS, "L0.H0", 0).change(X[:1]), th.InputError, "two at least"),
+    (lambda: th.remove(BASIS, "L0.H0", "mean").change(X[:1]), th.InputError, "two at least"),
     # steering and weights
     (lambda: rate(codes.T), th.SubspaceError, r"\[6, 3\], not \[3, 6\]"),
     (lambda: rate(codes[:5]), th.SubspaceError, r"not \[5, 3\]"),
     (lambda: visit(codes[0]), th.SubspaceError, r"\[G, 3\], not \[3\]"),
     (lambda: visit(codes.T), th.SubspaceError, r"not \[3, 6\]"),
     (lambda: visit(codes, []), th.SubspaceError, "one reader"),
-    (lambda: edit.edit_output(MODEL, W[0], BASIS, torch.eye(64)), th.SubspaceError, r"\[3, 3\].*\[64, 64\]"),
+    (lambda: th.edit_output(MODEL, W[0], BASIS, torch.eye(64)), th.SubspaceError, r"\[3, 3\].*\[64, 64\]"),
     # subspaces
     (lambda: subspace.from_composition(OV, SCORES.amax(2), W, R, 1), th.SubspaceError, r"not \[3, 4, 3, 4\]"),
     (lambda: subspace.from_composition(OV, SCORES.permute(3, 4, 2, 0, 1)[:2], W, R, 1), th.SubspaceError,
      "component scores"),
     (lambda: subspace.from_composition(OV, SCORES, R, W, 1), th.HeadError, "no reader is in a later layer"),
-    (lambda: subspace.span(nan.expand(2, 8)), th.SubspaceError, "not finite"),
+    (lambda: basis.span(nan.expand(2, 8)), th.SubspaceError, "not finite"),
     (lambda: subspace.writes_at_end(MODEL, PROMPTS, []), th.SubspaceError, "one writer"),
     (lambda: subspace.mean_by_index(X[0], ints, 6), th.SubspaceError, r"\[5, 64\] and \[6\]"),
     (lambda: subspace.mean_by_index(X[:, 0], ints[:, None], 6), th.SubspaceError, r"and \[6, 1\]"),
@@ -81,13 +81,13 @@ transposed = {**tensors, "h.1.attn.c_attn.weight": tensors["h.1.attn.c_attn.weig
     (lambda: subspace.mean_by_index(X[:, 0], ints - 1, 5), th.SubspaceError, "others 1 times"),
     (lambda: subspace.mean_by_index(X[:, 0], ints, 5), th.SubspaceError, "others 1 times"),
     (lambda: subspace.separation(X[:, 0].T, ints, 6), th.SubspaceError, r"\[64, 6\] and \[6\]"),
-    (lambda: subspace.principal_components(X, 2), th.SubspaceError, r"not \[6, 5, 64\]"),
-    (lambda: subspace.principal_components(X[:, 0] * nan, 2), th.SubspaceError, "nan"),
-    (lambda: subspace.principal_components(X[0, :1].expand(6, 64), 1), th.SubspaceError, "along 0 directions only"),
-    (lambda: subspace.grid(codes[0], codes[0, :2], 2), th.SubspaceError, r"\[3\] and \[2\]"),
-    (lambda: subspace.grid(codes[0], codes[1], 0), th.SubspaceError, "0 steps"),
-    (lambda: subspace.shares(ints, 5), th.SubspaceError, "from 0 to 4"),
-    (lambda: subspace.shares(ints - 1, 6), th.SubspaceError, "from 0 to 5"),
+    (lambda: basis.principal_components(X, 2), th.SubspaceError, r"not \[6, 5, 64\]"),
+    (lambda: basis.principal_components(X[:, 0] * nan, 2), th.SubspaceError, "nan"),
+    (lambda: basis.principal_components(X[0, :1].expand(6, 64), 1), th.SubspaceError, "along 0 directions only"),
+    (lambda: th.grid(codes[0], codes[0, :2], 2), th.SubspaceError, r"\[3\] and \[2\]"),
+    (lambda: th.grid(codes[0], codes[1], 0), th.SubspaceError, "0 steps"),
+    (lambda: th.shares(ints, 5), th.SubspaceError, "from 0 to 4"),
+    (lambda: th.shares(ints - 1, 6), th.SubspaceError, "from 0 to 5"),
     # looking and measuring
     (lambda: causal.attention_to_items(torch.zeros(30, 13), PROMPTS), th.InputError, r"\[30, 12\].*\[30, 13\]"),
     (lambda: causal.attention_to_items(torch.zeros(31, 12), PROMPTS), th.InputError, r"not \[31, 12\]"),
@@ -99,9 +99,9 @@ transposed = {**tensors, "h.1.attn.c_attn.weight": tensors["h.1.attn.c_attn.weig
     (lambda: inhibition(OTHER_OV), th.HeadError, "not that of this model"),
     (lambda: inhibition(NARROW_OV), th.HeadError, "not that of this model"),
     (lambda: causal.preference(MODEL, PROMPTS, th.Head(2, -1), []), th.HeadError, "L2.H-1"),
-    (lambda: causal.rank_correlation(torch.zeros(3), torch.zeros(4)), th.InputError, r"\[3\] and \[4\]"),
-    (lambda: causal.rank_correlation(codes, codes), th.InputError, r"\[6, 3\]"),
-    (lambda: causal.rank_correlation(codes[0], codes[1] * nan), th.InputError, "nan"),
+    (lambda: th.rank_correlation(torch.zeros(3), torch.zeros(4)), th.InputError, r"\[3\] and \[4\]"),
+    (lambda: th.rank_correlation(codes, codes), th.InputError, r"\[6, 3\]"),
+    (lambda: th.rank_correlation(codes[0], codes[1] * nan), th.InputError, "nan"),
     (lambda: th.component_scores(HEADS, "Q", NARROW_OV), th.HeadError, r"\[3, 4, 8, 32\].*\[3, 4, 16, 64\]"),
     (lambda: heads_from(MODEL.config, transposed, True), th.HeadError, r"h.1.*\[64, 192\], not \[192, 64\]"),
     # prompts, and what is measured of them
@@ -112,17 +112,17 @@ transposed = {**tensors, "h.1.attn.c_attn.weight": tensors["h.1.attn.c_attn.weig
     (lambda: fields(mentions=PROMPTS.mentions[:, 0]), th.TaskError, r"'mentions': \[30\]"),
     (lambda: fields(end=12), th.TaskError, "position 12 is outside the prompt, 0 to 11"),
     (lambda: fields(end=torch.zeros(12, dtype=torch.int64)), th.TaskError, "the 30 prompts, not 12"),
-    (lambda: lists.correct(torch.zeros(12, 30, 19), PROMPTS), th.TaskError, r"not \[12, 30, 19\]"),
-    (lambda: lists.correct(torch.zeros(30, 11), PROMPTS), th.TaskError, r"not \[30, 11\]"),
+    (lambda: th.correct(torch.zeros(12, 30, 19), PROMPTS), th.TaskError, r"not \[12, 30, 19\]"),
+    (lambda: th.correct(torch.zeros(30, 11), PROMPTS), th.TaskError, r"not \[30, 11\]"),
     (lambda: lists.logit_difference(nan.expand(30, 19), PROMPTS), th.TaskError, "nan"),
-    (lambda: lists.by_index(torch.zeros(30, 1), PROMPTS), th.TaskError, r"\[30\], not \[30, 1\]"),
-    (lambda: lists.by_index(torch.zeros(6), PROMPTS), th.TaskError, r"not \[6\]"),
-    (lambda: at_end.run_end(MODEL, laundry_prompts(3, 1), at_end.before_end(MODEL, PROMPTS)), th.TaskError,
+    (lambda: th.by_index(torch.zeros(30, 1), PROMPTS), th.TaskError, r"\[30\], not \[30, 1\]"),
+    (lambda: th.by_index(torch.zeros(6), PROMPTS), th.TaskError, r"not \[6\]"),
+    (lambda: th.run_end(MODEL, laundry_prompts(3, 1), th.before_end(MODEL, PROMPTS)), th.TaskError,
      "3 prompts"),
-    (lambda: at_end.before_end(MODEL, fields(end=10)), th.TaskError, "unequal length"),
-    (lambda: repair.fit_repair(MODEL, W, BUILT.channel, PROMPTS), th.TaskError, "a list"),
-    (lambda: repair.fit_repair(MODEL, W, BUILT.channel, [PROMPTS], PROMPTS.tokens), th.TaskError, "a list of batches"),
-    (lambda: repair.perplexity(MODEL, PROMPTS.tokens[:, :1]), th.TaskError, "one token"),
+    (lambda: th.before_end(MODEL, fields(end=10)), th.TaskError, "unequal length"),
+    (lambda: th.fit_repair(MODEL, W, BUILT.channel, PROMPTS), th.TaskError, "a list"),
+    (lambda: th.fit_repair(MODEL, W, BUILT.channel, [PROMPTS], PROMPTS.tokens), th.TaskError, "a list of batches"),
+    (lambda: th.perplexity(MODEL, PROMPTS.tokens[:, :1]), th.TaskError, "one token"),
 ])
 def test_what_could_be_mistaken_is_refused(call, error, words):
     with pytest.raises(error, match=words):
@@ -140,9 +140,9 @@ def test_nothing_is_refused_that_is_right():
     assert silent.abs().max() < 1e-6
     for fold in (True, False):
         inhibition(th.ov_svd(th.Heads.of(MODEL, fold)))
-    nothing = causal.restrict(BASIS[:0], "L0.H0", 2).change(X)
+    nothing = th.restrict(BASIS[:0], "L0.H0", 2).change(X)
     torch.testing.assert_close(nothing[:, 2], X[:, 2].mean(0).expand(6, 64))
-    assert torch.equal(causal.restrict(BASIS[:0], "L0.H0", 2, keep=False).change(X), X)
+    assert torch.equal(th.restrict(BASIS[:0], "L0.H0", 2, keep=False).change(X), X)
 
 
 @pytest.mark.parametrize("L, H", [(3, 3), (3, 4)])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import tinyheads as th
-from planted import laundry_prompts, planted
+from tinyheads.planted import laundry_prompts, planted
 from tinyheads import causal, edit, subspace
 
 
@@ -20,27 +20,27 @@ def random_vectors(*shape, seed=0):
 def test_a_span_is_orthonormal_and_has_the_rank_of_its_vectors():
     vectors = random_vectors(3, 10)
     dependent = torch.cat([vectors, vectors.sum(0, keepdim=True)])
-    basis = subspace.span(dependent)
+    basis = basis.span(dependent)
     assert basis.shape == (3, 10)
     torch.testing.assert_close(basis @ basis.T, torch.eye(3), rtol=0, atol=1e-5)
-    torch.testing.assert_close(subspace.project(dependent, basis), dependent, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(basis.project(dependent, basis), dependent, rtol=1e-4, atol=1e-5)
 
 
 def test_principal_angles_of_planes_turned_by_a_known_angle():
     angle = math.radians(30)
     first = torch.eye(5)[:2]
     second = torch.stack([torch.eye(5)[0], math.cos(angle) * torch.eye(5)[1] + math.sin(angle) * torch.eye(5)[3]])
-    assert subspace.principal_angles(first, second).tolist() == pytest.approx([0, 30], abs=1e-3)
-    assert subspace.principal_angles(first, torch.eye(5)[3:]).tolist() == pytest.approx([90, 90])
+    assert th.principal_angles(first, second).tolist() == pytest.approx([0, 30], abs=1e-3)
+    assert th.principal_angles(first, torch.eye(5)[3:]).tolist() == pytest.approx([90, 90])
 
 
 def test_principal_components_are_where_the_means_differ():
     directions = torch.linalg.qr(random_vectors(12, 2)).Q.T
     means = random_vectors(7, 2, seed=1) @ directions + random_vectors(12, seed=2)  # in a plane, anywhere
-    found = subspace.principal_components(means, 2)
-    assert subspace.principal_angles(found, directions).max() < 0.1
+    found = basis.principal_components(means, 2)
+    assert th.principal_angles(found, directions).max() < 0.1
     with pytest.raises(th.SubspaceError, match="1 to 6 directions, not 7"):
-        subspace.principal_components(means, 7)
+        basis.principal_components(means, 7)
 
 
 def test_mean_by_index_is_the_mean_of_each_group():
@@ -62,18 +62,18 @@ def test_separation_is_the_distance_in_standard_deviations():
 
 
 def test_grid_and_shares():
-    points = subspace.grid(torch.tensor([0.0, -1.0]), torch.tensor([1.0, 1.0]), 3)
+    points = th.grid(torch.tensor([0.0, -1.0]), torch.tensor([1.0, 1.0]), 3)
     assert points.shape == (9, 2) and points[0].tolist() == [0, -1] and points[-1].tolist() == [1, 1]
-    assert subspace.grid(torch.tensor([0.0]), torch.tensor([1.0]), 2).tolist() == [[0], [1]]
-    assert subspace.shares(torch.tensor([0, 0, 2, 0]), 3).tolist() == [0.75, 0, 0.25]
+    assert th.grid(torch.tensor([0.0]), torch.tensor([1.0]), 2).tolist() == [[0], [1]]
+    assert th.shares(torch.tensor([0, 0, 2, 0]), 3).tolist() == [0.75, 0, 0.25]
 
 
 def test_a_random_subspace_is_orthonormal_of_mean_zero_and_seeded():
-    basis = subspace.random_subspace(20, 4, seed=1)
+    basis = th.random_subspace(20, 4, seed=1)
     torch.testing.assert_close(basis @ basis.T, torch.eye(4), rtol=0, atol=1e-5)
     assert basis.sum(1).abs().max() < 1e-5
-    assert torch.equal(basis, subspace.random_subspace(20, 4, seed=1))
-    assert not torch.equal(basis, subspace.random_subspace(20, 4, seed=2))
+    assert torch.equal(basis, th.random_subspace(20, 4, seed=1))
+    assert not torch.equal(basis, th.random_subspace(20, 4, seed=2))
 
 
 # --- edits of coordinates --------------------------------------------------------------------------------
@@ -88,10 +88,10 @@ def test_set_add_scale_and_swap_change_the_coordinates_and_nothing_else(position
     chosen = [positions] if isinstance(positions, int) else positions
     before = x[:, chosen] @ BASIS.T
     values, order = random_vectors(4, 2, seed=6), torch.tensor([1, 2, 3, 0])
-    cases = [(edit.set_coordinates(BASIS, values, positions), values[:, None].expand(4, len(chosen), 2)),
-             (edit.set_coordinates(BASIS, values[0], positions), values[0].expand(4, len(chosen), 2)),
-             (edit.add_coordinates(BASIS, values, positions), before + values[:, None]),
-             (edit.scale_coordinates(BASIS, -2.0, positions), -2 * before),
+    cases = [(th.set_coordinates(BASIS, values, positions), values[:, None].expand(4, len(chosen), 2)),
+             (th.set_coordinates(BASIS, values[0], positions), values[0].expand(4, len(chosen), 2)),
+             (th.add_coordinates(BASIS, values, positions), before + values[:, None]),
+             (th.scale_coordinates(BASIS, -2.0, positions), -2 * before),
              (edit.swap_coordinates(BASIS, order, positions), before[order])]
     untouched = [position for position in range(5) if position not in chosen]
     original = x.clone()
@@ -105,14 +105,14 @@ def test_set_add_scale_and_swap_change_the_coordinates_and_nothing_else(position
 
 
 @pytest.mark.parametrize("make, words", [
-    (lambda: edit.set_coordinates(BASIS, torch.zeros(2), 5), "position 5 is outside the prompt, 0 to 4"),
-    (lambda: edit.set_coordinates(BASIS, torch.zeros(2), -1), "position -1"),
-    (lambda: edit.set_coordinates(BASIS, torch.zeros(2), []), "one position"),
-    (lambda: edit.set_coordinates(BASIS, torch.zeros(3), 0), "do not fit"),
-    (lambda: edit.set_coordinates(BASIS, torch.zeros(3, 2), 0), "do not fit"),
-    (lambda: edit.set_coordinates(BASIS[:, :7], torch.zeros(2), 0), "as wide as the stream"),
-    (lambda: edit.set_coordinates(2 * BASIS, torch.zeros(2), 0), "orthonormal"),
-    (lambda: edit.scale_coordinates(BASIS, 1, 0), "changes nothing"),
+    (lambda: th.set_coordinates(BASIS, torch.zeros(2), 5), "position 5 is outside the prompt, 0 to 4"),
+    (lambda: th.set_coordinates(BASIS, torch.zeros(2), -1), "position -1"),
+    (lambda: th.set_coordinates(BASIS, torch.zeros(2), []), "one position"),
+    (lambda: th.set_coordinates(BASIS, torch.zeros(3), 0), "do not fit"),
+    (lambda: th.set_coordinates(BASIS, torch.zeros(3, 2), 0), "do not fit"),
+    (lambda: th.set_coordinates(BASIS[:, :7], torch.zeros(2), 0), "as wide as the stream"),
+    (lambda: th.set_coordinates(2 * BASIS, torch.zeros(2), 0), "orthonormal"),
+    (lambda: th.scale_coordinates(BASIS, 1, 0), "changes nothing"),
     (lambda: edit.swap_coordinates(BASIS, torch.arange(4), 0), "changes nothing"),
     (lambda: edit.swap_coordinates(BASIS, torch.tensor([4, 0, 1, 2]), 0), "do not fit")])
 def test_an_edit_that_does_not_fit_or_would_do_nothing_is_refused(make, words):
@@ -127,19 +127,19 @@ def test_removing_by_zero_mean_and_resampling_are_their_definitions():
     write, v = random_vectors(6, 5, 8), BASIS[:1]
     c = write @ v.T
     rest = write - c @ v
-    torch.testing.assert_close(causal.remove(v, "L0.H0", "zero").change(write), rest)
-    torch.testing.assert_close(causal.remove(v[0], "L0.H0", "mean").change(write), rest + c.mean(0) @ v)
-    partner = causal.derangement(6, seed=4)
+    torch.testing.assert_close(th.remove(v, "L0.H0", "zero").change(write), rest)
+    torch.testing.assert_close(th.remove(v[0], "L0.H0", "mean").change(write), rest + c.mean(0) @ v)
+    partner = ablation.derangement(6, seed=4)
     assert sorted(partner.tolist()) == list(range(6)) and (partner != torch.arange(6)).all()
-    torch.testing.assert_close(causal.remove(v, "L0.H0", "resample", seed=4).change(write), rest + c[partner] @ v)
+    torch.testing.assert_close(th.remove(v, "L0.H0", "resample", seed=4).change(write), rest + c[partner] @ v)
 
 
 def test_rank_correlation_of_known_orders():
     x = torch.tensor([1.0, 2, 3, 4, 5])
-    assert causal.rank_correlation(x, x**3) == pytest.approx(1)
-    assert causal.rank_correlation(x, -x) == pytest.approx(-1)
+    assert th.rank_correlation(x, x**3) == pytest.approx(1)
+    assert th.rank_correlation(x, -x) == pytest.approx(-1)
     # With ties: ranks 1.5 1.5 3 4 against 1 2 3 4: Pearson's of these is 4.5 / sqrt(4.5 * 5).
-    assert causal.rank_correlation(torch.tensor([7.0, 7, 8, 9]), torch.tensor([1.0, 2, 3, 4])) == pytest.approx(
+    assert th.rank_correlation(torch.tensor([7.0, 7, 8, 9]), torch.tensor([1.0, 2, 3, 4])) == pytest.approx(
         4.5 / math.sqrt(4.5 * 5))
 
 
@@ -147,12 +147,12 @@ def test_causal_errors():
     built, prompts = planted(), laundry_prompts(4, 0)
     ov = th.ov_svd(th.Heads.of(built.model))
     with pytest.raises(th.InputError, match="zero, mean, resample"):
-        causal.remove(BASIS, "L0.H0", "noise")
+        th.remove(BASIS, "L0.H0", "noise")
     with pytest.raises(th.HeadError, match="later layer"):
         causal.inhibition_scores(built.model, prompts, ov, built.mover, built.inhibition)
     with pytest.raises(th.InputError, match="two"):
-        causal.derangement(1, 0)
+        ablation.derangement(1, 0)
     with pytest.raises(th.SubspaceError, match="C0 to C15"):
-        subspace.from_components(ov, [th.Component(0, 0, 16)])
+        th.subspace_of_components(ov, [th.Component(0, 0, 16)])
     with pytest.raises(th.SubspaceError, match="span nothing"):
-        subspace.span(torch.zeros(2, 8))
+        basis.span(torch.zeros(2, 8))
