@@ -10,7 +10,7 @@ import tinyheads as th
 from tinyheads.planted import laundry_prompts, planted
 from helpers import circuit_of, scores_of_head
 from tinyheads import ablation, steering
-from tinyheads.basis import check_basis, span
+from tinyheads.basis import check_basis, project, span
 
 DTYPES = [torch.float64, torch.bfloat16, torch.float16]
 BASIS = th.random_subspace(64, 3, seed=2)
@@ -61,8 +61,8 @@ def test_edits_of_the_stream(dtype):
         after = th.remove(BASIS, "L0.H0", how, seed=7).change(x)
         assert after.dtype == dtype
         rounded(after, expected)
-    rounded(basis.project(x, BASIS), exact @ B.T @ B)
-    assert basis.project(x, BASIS).dtype == dtype
+    rounded(project(x, BASIS), exact @ B.T @ B)
+    assert project(x, BASIS).dtype == dtype
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

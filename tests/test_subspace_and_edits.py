@@ -1,13 +1,16 @@
 """Subspaces, coordinates and edits by closed forms; their errors."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import tinyheads as th
 from tinyheads.planted import laundry_prompts, planted
-from tinyheads import causal, edit, subspace
+from helpers import scores_of_head
+from tinyheads import ablation, steering
+from tinyheads.basis import principal_components, project, span
 
 
 def random_vectors(*shape, seed=0):
@@ -20,10 +23,10 @@ def random_vectors(*shape, seed=0):
 def test_a_span_is_orthonormal_and_has_the_rank_of_its_vectors():
     vectors = random_vectors(3, 10)
     dependent = torch.cat([vectors, vectors.sum(0, keepdim=True)])
-    basis = basis.span(dependent)
+    basis = span(dependent)
     assert basis.shape == (3, 10)
     torch.testing.assert_close(basis @ basis.T, torch.eye(3), rtol=0, atol=1e-5)
-    torch.testing.assert_close(basis.project(dependent, basis), dependent, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(project(dependent, basis), dependent, rtol=1e-4, atol=1e-5)
 
 
 def test_principal_angles_of_planes_turned_by_a_known_angle():
@@ -37,19 +40,23 @@ def test_principal_angles_of_planes_turned_by_a_known_angle():
 def test_principal_components_are_where_the_means_differ():
     directions = torch.linalg.qr(random_vectors(12, 2)).Q.T
     means = random_vectors(7, 2, seed=1) @ directions + random_vectors(12, seed=2)  # in a plane, anywhere
-    found = basis.principal_components(means, 2)
+    found = principal_components(means, 2)
     assert th.principal_angles(found, directions).max() < 0.1
     with pytest.raises(th.SubspaceError, match="1 to 6 directions, not 7"):
-        basis.principal_components(means, 7)
+        principal_components(means, 7)
 
 
 def test_mean_by_index_is_the_mean_of_each_group():
     writes, index = random_vectors(40, 3), torch.arange(40) % 4
-    means = subspace.mean_by_index(writes, index, 4)
+    means = th.by_index(writes, SimpleNamespace(index=index, candidates=torch.zeros(40, 4)))
     for i in range(4):
         torch.testing.assert_close(means[i], writes[index == i].mean(0))
-    with pytest.raises(th.SubspaceError, match="every index from 0 to 4 must occur"):
-        subspace.mean_by_index(writes, index, 5)
+    built, prompts = planted(), laundry_prompts(3, seed=0)                       # of six indices
+    circuit = th.Circuit([built.inhibition], [built.mover])
+    for need_every_index in (lambda: th.subspace_from_activations(built.model, prompts, circuit),
+                             lambda: th.mean_codes(built.model, prompts, circuit, built.channel)):
+        with pytest.raises(th.SubspaceError, match="every index from 0 to 5 must be the answer's"):
+            need_every_index()
 
 
 def test_separation_is_the_distance_in_standard_deviations():
@@ -58,7 +65,8 @@ def test_separation_is_the_distance_in_standard_deviations():
     index = torch.arange(6000) % 3
     centres = torch.tensor([[0.0, 0.0], [3.0, 0.0], [3.0, 1.0]])
     points = centres[index] + torch.randn(6000, 2, generator=generator) * torch.tensor([1.5, 0.5])
-    assert subspace.separation(points, index, 3).tolist() == pytest.approx([3 / 1.5, 1 / 0.5], rel=0.05)
+    prompts = SimpleNamespace(index=index, candidates=torch.zeros(6000, 3))
+    assert steering.separation(points, prompts).tolist() == pytest.approx([3 / 1.5, 1 / 0.5], rel=0.05)
 
 
 def test_grid_and_shares():
@@ -83,16 +91,15 @@ BASIS = torch.linalg.qr(random_vectors(8, 2, seed=5)).Q.T
 
 
 @pytest.mark.parametrize("positions", [3, [3], [0, 3, 4]])
-def test_set_add_scale_and_swap_change_the_coordinates_and_nothing_else(positions):
+def test_set_add_and_scale_change_the_coordinates_and_nothing_else(positions):
     x = random_vectors(4, 5, 8)
     chosen = [positions] if isinstance(positions, int) else positions
     before = x[:, chosen] @ BASIS.T
-    values, order = random_vectors(4, 2, seed=6), torch.tensor([1, 2, 3, 0])
+    values = random_vectors(4, 2, seed=6)
     cases = [(th.set_coordinates(BASIS, values, positions), values[:, None].expand(4, len(chosen), 2)),
              (th.set_coordinates(BASIS, values[0], positions), values[0].expand(4, len(chosen), 2)),
              (th.add_coordinates(BASIS, values, positions), before + values[:, None]),
-             (th.scale_coordinates(BASIS, -2.0, positions), -2 * before),
-             (edit.swap_coordinates(BASIS, order, positions), before[order])]
+             (th.scale_coordinates(BASIS, -2.0, positions), -2 * before)]
     untouched = [position for position in range(5) if position not in chosen]
     original = x.clone()
     for change, expected in cases:
@@ -112,9 +119,7 @@ def test_set_add_scale_and_swap_change_the_coordinates_and_nothing_else(position
     (lambda: th.set_coordinates(BASIS, torch.zeros(3, 2), 0), "do not fit"),
     (lambda: th.set_coordinates(BASIS[:, :7], torch.zeros(2), 0), "as wide as the stream"),
     (lambda: th.set_coordinates(2 * BASIS, torch.zeros(2), 0), "orthonormal"),
-    (lambda: th.scale_coordinates(BASIS, 1, 0), "changes nothing"),
-    (lambda: edit.swap_coordinates(BASIS, torch.arange(4), 0), "changes nothing"),
-    (lambda: edit.swap_coordinates(BASIS, torch.tensor([4, 0, 1, 2]), 0), "do not fit")])
+    (lambda: th.scale_coordinates(BASIS, 1, 0), "changes nothing")])
 def test_an_edit_that_does_not_fit_or_would_do_nothing_is_refused(make, words):
     with pytest.raises(th.SubspaceError, match=words):
         make()(random_vectors(4, 5, 8))
@@ -143,16 +148,16 @@ def test_rank_correlation_of_known_orders():
         4.5 / math.sqrt(4.5 * 5))
 
 
-def test_causal_errors():
+def test_errors_of_ablations():
     built, prompts = planted(), laundry_prompts(4, 0)
     ov = th.ov_svd(th.Heads.of(built.model))
     with pytest.raises(th.InputError, match="zero, mean, resample"):
         th.remove(BASIS, "L0.H0", "noise")
     with pytest.raises(th.HeadError, match="later layer"):
-        causal.inhibition_scores(built.model, prompts, ov, built.mover, built.inhibition)
+        scores_of_head(built.model, prompts, built.mover, built.inhibition)
     with pytest.raises(th.InputError, match="two"):
         ablation.derangement(1, 0)
-    with pytest.raises(th.SubspaceError, match="C0 to C15"):
+    with pytest.raises(th.HeadError, match="C0 to C15"):
         th.subspace_of_components(ov, [th.Component(0, 0, 16)])
     with pytest.raises(th.SubspaceError, match="span nothing"):
-        basis.span(torch.zeros(2, 8))
+        span(torch.zeros(2, 8))
