@@ -246,3 +246,21 @@ def spread(mask: np.ndarray, join: np.ufunc) -> np.ndarray:
     """Each cell joined (by and, by or) with its four neighbours; all is False beyond the edge."""
     padded = np.pad(mask, 1)
     return join.reduce([mask, padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]])
+
+
+def draw_shares(axes: Axes, lines: dict[str, list[float]], ticks: list, xlabel: str, title: str) -> None:
+    """Several lines of values from 0 to 1, over the same ticks: {label: as many values as ticks}."""
+    draw_lines(axes, lines, xlabel, "share", title)
+    axes.set_xticks(range(len(ticks)), [str(tick).replace(", ", ",\n") for tick in ticks])
+    axes.set_ylim(-0.03, 1.05)
+
+
+def draw_points(axes: Axes, groups: dict[str, tuple[Tensor, Tensor]], xlabel: str, ylabel: str, title: str) -> None:
+    """Points (x[i], y[i]) with their index i written beside them, each group in its own colour and marker."""
+    for (group, (x, y)), colour, marker in zip(groups.items(), COLOURS, MARKERS):
+        axes.plot(np.asarray(x), np.asarray(y), marker, color=colour, markersize=5, label=group)
+        for i, place in enumerate(zip(x.tolist(), y.tolist())):
+            axes.annotate(str(i), place, xytext=(4, 2), textcoords="offset points", fontsize=6)
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
