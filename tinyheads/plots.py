@@ -248,19 +248,26 @@ def spread(mask: np.ndarray, join: np.ufunc) -> np.ndarray:
     return join.reduce([mask, padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]])
 
 
-def draw_shares(axes: Axes, lines: dict[str, list[float]], ticks: list, xlabel: str, title: str) -> None:
+def draw_shares(axes: Axes, lines: dict[str, list[float]], ticks: list, xlabel: str, title: str,
+                ylabel: str = "share") -> None:
     """Several lines of values from 0 to 1, over the same ticks: {label: as many values as ticks}."""
-    draw_lines(axes, lines, xlabel, "share", title)
+    draw_lines(axes, lines, xlabel, ylabel, title)
     axes.set_xticks(range(len(ticks)), [str(tick).replace(", ", ",\n") for tick in ticks])
     axes.set_ylim(-0.03, 1.05)
 
 
-def draw_points(axes: Axes, groups: dict[str, tuple[Tensor, Tensor]], xlabel: str, ylabel: str, title: str) -> None:
-    """Points (x[i], y[i]) with their index i written beside them, each group in its own colour and marker."""
-    for (group, (x, y)), colour, marker in zip(groups.items(), COLOURS, MARKERS):
-        axes.plot(np.asarray(x), np.asarray(y), marker, color=colour, markersize=5, label=group)
-        for i, place in enumerate(zip(x.tolist(), y.tolist())):
-            axes.annotate(str(i), place, xytext=(4, 2), textcoords="offset points", fontsize=6)
-    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+def draw_crowding(axes: np.ndarray, table: dict) -> None:
+    """What `th.crowding` gives, {N: Crowding}, in three panels: by length, by index, and accuracy against room."""
+    lengths = list(table.values())
+    draw_shares(axes[0], {"accuracy": [c.accuracy for c in lengths],
+                          "evenness of the room": [c.evenness for c in lengths],
+                          "largest weight": [c.largest_weight for c in lengths],
+                          "... if all weighed alike": [1 / (N - 1) for N in table]},
+                list(table), "items in the list", "Crowding beside accuracy")
+    draw_lines(axes[1], {f"{N} items": c.by_index for N, c in table.items()}, "index of the answer", "accuracy",
+               "Which answers fail")
+    for (N, c), colour, marker in zip(table.items(), COLOURS, MARKERS):
+        axes[2].plot(np.asarray(c.shares), np.asarray(c.by_index), marker, color=colour, alpha=0.8, label=f"{N} items")
+    axes[2].set(xlabel="share of the grid's points", ylabel="accuracy", title="Each index: its room, and its accuracy")
+    axes[2].grid(alpha=0.3)
+    axes[2].legend(frameon=False)

@@ -53,10 +53,20 @@ def answer_loss(model: th.GPT2, prompts: th.Prompts, nudge: float = 0.0, crossed
     Only END is turned into logits, which saves a third of the time.
     """
     device = model.wte.weight.device
-    stream = th.Stream(record=nudge > 0)
+    stream, patterns = keeping_patterns(model) if nudge else (None, {})
     logits = model.final(prompts.tokens.to(device), stream)[:, -1] @ model.unembedding.T            # [B, V]
     loss = F.cross_entropy(logits, prompts.answer.to(device))
-    return loss + nudge * division_of_labour(stream.patterns, prompts, crossed_off) if nudge else loss
+    return loss + nudge * division_of_labour(patterns, prompts, crossed_off) if nudge else loss
+
+
+def keeping_patterns(model: th.GPT2) -> tuple[th.Stream, dict[str, Tensor]]:
+    """A stream for one run, and where it puts the attention patterns, so that gradients pass through them.
+
+    A stream that records would hold each head's write as well, one by one: slower, and rounded otherwise.
+    """
+    patterns: dict[str, Tensor] = {}
+    keep = lambda name: th.Edit(name, lambda pattern: patterns.setdefault(name, pattern), of="patterns")
+    return th.Stream(edits=[keep(name) for name in th.pattern_names(model.config)]), patterns
 
 
 def division_of_labour(patterns: Mapping[str, Tensor], prompts: th.Prompts, crossed_off: bool) -> Tensor:
@@ -122,9 +132,9 @@ def losses(model: th.GPT2, tokenizer: th.Tokenizer, draw: torch.Generator, batch
     }
     if nudge:  # how to look at long lists, which are rare, but not how to answer them
         long = th.laundry_list(tokenizer, batch // 2, draw_length(draw, 1), "ordinal", draw)
-        stream = th.Stream(record=True)
+        stream, patterns = keeping_patterns(model)
         model.final(long.tokens.to(model.wte.weight.device), stream)
-        found["long"] = nudge * unevenness(list(stream.patterns.values())[-2], long)
+        found["long"] = nudge * unevenness(list(patterns.values())[-2], long)
     if by_name:
         named = th.laundry_list(tokenizer, batch, draw_length(draw, ratio), "name", draw)
         found["name"] = answer_loss(model, named, nudge)
