@@ -40,9 +40,8 @@ to_find = {N: laundry(n_find, N, seed + 2) for N in long}                       
 # For each length, three dimensions are found in what the inhibition heads write at END. There we measure
 # - *d'*: the distance of neighbouring indices' clouds, in standard deviations. Below 1 they overlap.
 # - *room*: END's coordinates are set to each point of a grid around the codes. At which item do the movers look?
-#   An index's share is the part of the points where it is that item; it has room if that is not 0. *Evenness* is
-#   1 if all shares are equal.
-# - *largest weight*: how much an inhibition head gives to one mention at most; 1 / (N - 1) if it weighs all alike.
+#   An index's share is the part of the points where it is that item; with none, it has no room.
+# - *evenness* of these shares, 1 if all are equal; *largest weight* that an inhibition head gives to one mention.
 
 # %%
 to_walk, rows = {N: laundry(4, N, seed + 5) for N in long}, []
@@ -59,11 +58,11 @@ plots.draw_crowding(axes[0], crowded)
 crowding = plots.save_figure(figure, out / "06_crowding.png")
 
 # %% [markdown]
-# On the bundled model every index has room up to 8 items, and accuracy is high. From 10 on some have none, and
-# those fail *one by one*: each is answered right in one list of eight at most, where at 10 items the first two
-# always are. (*Rank correlation*: of share and accuracy; nan where all are equally right.) The reverse does not
-# hold: at 16 items most indices with room fail too. And the clouds stay apart, d' is 3.6 at 16 items, where hardly
-# anything is answered right: what END holds differs by index, the movers do not read it so.
+# On the bundled model every index has room up to 8 items, and accuracy is high. From 10 on some have none, and those
+# fail *one by one*: each is answered right in one list of eight at most. So do 4, 6 and 9 of 10 items, which have 2
+# or 3 of the grid's 125 points, while 0 and 1 are always right. (*Rank correlation*: of share and accuracy; nan if
+# all are equal.) The reverse does not hold: at 16 items most indices with room fail too. And the clouds stay apart,
+# d' is 3.6 there: what END holds differs by index, but the movers do not read it so.
 #
 # Does this show that three dimensions are too few for long lists? **No.** Long lists were also *rare* in this
 # model's training: a list of one more item 0.6 times as often. The numbers show which indices fail, not why they
