@@ -15,7 +15,8 @@ import copy
 from pathlib import Path
 
 import tinyheads as th
-from common import Result, circuit_of, options, report, say, spare_threads, table, way_to_cross_off, whole_model
+from common import (Result, circuit_of, options, plain_text, report, say, spare_threads, table, way_to_cross_off,
+                    whole_model)
 from tinyheads import plots
 from tinyheads.files.command import number, numbers
 
@@ -64,9 +65,9 @@ crowding = plots.save_figure(figure, out / "06_crowding.png")
 # all are equal.) The reverse does not hold: at 16 items most indices with room fail too. And the clouds stay apart,
 # d' is 3.6 there: what END holds differs by index, but the movers do not read it so.
 #
-# Does this show that three dimensions are too few for long lists? **No.** Long lists were also *rare* in this
-# model's training: a list of one more item 0.6 times as often. The numbers show which indices fail, not why they
-# have no room. That needs a control, the same model trained on all lengths alike; a later version will have it.
+# Does this show that three dimensions are too few for long lists? **No.** Long lists were also *rare* in training:
+# a list of one more item 0.6 times as often. The numbers show which indices fail, not why they have no room. That
+# needs a control, the same model trained on all lengths alike; a later version will have it.
 # To try: `steps=9`, a finer grid; `k=2` and `k=4`: does room follow the number of dimensions?
 #
 # ## In the stream: the right index, given
@@ -97,7 +98,7 @@ steering = plots.save_figure(figure, out / "06_steering.png")
 # On the bundled model the mean code hardly helps: END was there anyway. The traversed code lifts accuracy to 0.98
 # and more up to 12 items, and a random index is followed nearly as often. So *in these same three dimensions* there
 # is a place for each of twelve indices at which the model answers with it, but END does not go there. At 16 items
-# (0.58) not every index has one on this grid. The random subspace gains some, but hardly follows a random index.
+# (0.575) not every index has one on this grid. The random subspace gains some, but hardly follows a random index.
 #
 # ## In the weights, with no answer given
 #
@@ -109,10 +110,10 @@ steering = plots.save_figure(figure, out / "06_steering.png")
 judged = {**{f"{N} items": prompts for N, prompts in unseen.items()},
           "IOI, unseen pairs": th.ioi(tokenizer, 2 * n, seed=seed + 8, pairs="test"),
           **{f"recall, {N} items": th.ordinal_recall(tokenizer, n, N, seed + 8) for N in lengths[1::2]}}
-text, longest = th.everyday_text(tokenizer, n, seed + 8, "test"), max(N for N in long if N <= 12)
+text, longest = plain_text(tokenizer, n, seed + 8, "test"), max(N for N in long if N <= 12)
 improve = [laundry(n_fit, N, seed + 9) for N in long if 8 <= N <= 12 or N == longest]
 keep = [th.ordinal_recall(tokenizer, n_fit // 2, lengths[-1], seed + 9),
-        th.ioi(tokenizer, n_fit // 2, seed=seed + 9, pairs="train"), th.everyday_text(tokenizer, 12, seed + 9)]
+        th.ioi(tokenizer, n_fit // 2, seed=seed + 9, pairs="train"), plain_text(tokenizer, 12, seed + 9, "train")]
 measure = lambda model: [*(th.accuracy(model, prompts) for prompts in judged.values()), th.perplexity(model, text)]
 measured = {"before": measure(model)}
 for k in dict.fromkeys(min(k, longest - 1) for k in arguments.widths):
