@@ -102,9 +102,8 @@ steering = plots.save_figure(figure, out / "06_steering.png")
 #
 # ## In the weights, with no answer given
 #
-# The coordinates c of what an inhibition head writes in the subspace become c @ M, for every prompt. The small
-# matrix M is fitted on lists of 8 to 12 items, and held back where it would change what the model says on recall,
-# IOI and plain text. Then it is put into W_O for good.
+# The coordinates c of what an inhibition head writes in the subspace become c @ M, for every prompt. M is fitted on
+# lists of 8 to 12 items, held back where it would change recall, IOI or plain text, and put into W_O for good.
 
 # %%
 judged = {**{f"{N} items": prompts for N, prompts in unseen.items()},
