@@ -113,8 +113,8 @@ def test_the_script_gives_the_vocabulary_that_is_bundled():
 
 def test_the_figures_name_the_circuit_that_find_circuit_names(tokenizer):
     model = th.load("tiny")
-    page = train_tiny.figures(model, tokenizer, n=40)
-    circuit = th.find_circuit(model, th.laundry_list(tokenizer, 40, 5, "ordinal", 1005))
+    page = train_tiny.figures(model, tokenizer, n=8)
+    circuit = th.find_circuit(model, th.laundry_list(tokenizer, 8, 5, "ordinal", 1005))
     lines = {what: next(line for line in page.splitlines() if line.startswith(f"- {what}"))
              for what in ("inhibition heads", "mover heads", "edges")}
     for what, heads in (("inhibition heads", circuit.inhibition), ("mover heads", circuit.movers)):

@@ -19,22 +19,25 @@ def make_tokenizer(n_frequent: int = 200) -> th.Tokenizer:
     vocabulary = [f" {word}" for word in words.ITEMS + words.ORDINALS + words.NAMES + words.PLACES + words.THINGS
                   + words.VERBS + OTHER_WORDS] + words.NAMES + OTHER_WORDS
     trained = bpe_train("".join(vocabulary), 256 + n_frequent, SPLIT, visualise=None)
-    merges: list[tuple[bytes, bytes]] = []
-
-    def pieces(piece: bytes) -> list[bytes]:
-        return [encoding.decode_single_token_bytes(token) for token in encoding._encode_single_piece(piece)]
-
-    encoding = th.Tokenizer(merges).encoding
+    merges: dict[bytes, tuple[bytes, bytes]] = {}  # a new token, and the two that make it, in the order of ranks
     for piece in sorted((piece for piece in trained if len(piece) > 1), key=trained.get):
-        merges.append(tuple(pieces(piece)))
-        encoding = th.Tokenizer(merges).encoding
+        merges[piece] = tuple(pieces(piece, merges))
     for word in dict.fromkeys(vocabulary):
-        parts = pieces(word.encode())
+        parts = pieces(word.encode(), merges)
         while len(parts) > 1:
-            merges.append((parts[0], parts[1]))
+            merges[parts[0] + parts[1]] = parts[0], parts[1]
             parts[:2] = [parts[0] + parts[1]]
-        encoding = th.Tokenizer(merges).encoding
-    tokenizer = th.Tokenizer(merges)
+    tokenizer = th.Tokenizer(list(merges.values()))
     split = [word for word in vocabulary if len(tokenizer.encode(word)) != 1]
     assert not split, f"words in more than one token: {split}"
     return tokenizer
+
+
+def pieces(word: bytes, merges: dict[bytes, tuple[bytes, bytes]]) -> list[bytes]:
+    """The tokens that these merges make of a word's bytes: again and again, the earliest merge that fits."""
+    ranks = {made: rank for rank, made in enumerate(merges)}
+    parts = [bytes([byte]) for byte in word]
+    while fitting := [(ranks[a + b], i) for i, (a, b) in enumerate(zip(parts, parts[1:])) if a + b in ranks]:
+        _, i = min(fitting)
+        parts[i:i + 2] = [parts[i] + parts[i + 1]]
+    return parts
