@@ -174,6 +174,15 @@ def way_to_cross_off(tokenizer: th.Tokenizer, n_ctx: int, lengths: Sequence[int]
                        "GPT-2 with its own tokenizer")
 
 
+def plain_text(tokenizer: th.Tokenizer, n: int, seed: int, pairs: str) -> torch.Tensor:
+    """Tokens [n, T] of everyday sentences; of IOI prompts where this tokenizer makes those of unequal length."""
+    try:
+        return th.everyday_text(tokenizer, n, seed, pairs)
+    except th.TaskError as error:
+        say(f"IOI prompts stand in for plain text: {error}")
+        return th.ioi(tokenizer, n, seed=seed, pairs=pairs).tokens
+
+
 def circuit_of(model: th.GPT2, tokenizer: th.Tokenizer, by: str, n: int = 400) -> th.Circuit:
     """The circuit that chapters 4 to 6 study, found on the same n lists of 5 (seed 40) in all of them, and printed.
 

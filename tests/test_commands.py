@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import tinyheads as th
-from tinyheads.files.command import Parser, folder_to_write, number, one_line_errors
+from tinyheads.files.command import Parser, folder_to_write, number, numbers, one_line_errors
 
 DEMOS = Path(__file__).parents[1] / "demos"
 
@@ -58,6 +58,13 @@ def test_numbers_are_finite_and_their_ends_belong_to_the_range():
             number(float, 0, 1)(text)
     with pytest.raises(argparse.ArgumentTypeError, match="'inf' is not a number from 2$"):
         number(float, 2)("inf")
+
+
+def test_a_list_of_numbers_has_each_once_and_none_that_is_out_of_range():
+    assert numbers(int, 1, 9)("3,8,3") == [3, 8] and numbers(float, 0)("0.5") == [0.5]
+    for text in ["", "3,", "3;8", "3,0", "3,10"]:
+        with pytest.raises(argparse.ArgumentTypeError, match="is not a whole number from 1 to 9"):
+            numbers(int, 1, 9)(text)
 
 
 def test_a_folder_to_write_is_looked_at_and_not_made(tmp_path, monkeypatch):

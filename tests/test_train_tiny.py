@@ -2,18 +2,14 @@
 
 import argparse
 import math
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 import tinyheads as th
-from tinyheads import causal, lists
+import train_tiny
 from tinyheads.files.tokenizer_files import tokenizer_files
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "weights"))
-import train_tiny  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +30,8 @@ def looking(prompts, places_of):
 
 
 def test_the_division_of_labour_costs_nothing_where_it_is_kept(tokenizer):
-    prompts = lists.laundry_list(tokenizer, 6, 5, "ordinal", 1)
-    kept = looking(prompts, {"L0": prompts.mentions, "L1": causal.answer_places(prompts)})
+    prompts = th.laundry_list(tokenizer, 6, 5, "ordinal", 1)
+    kept = looking(prompts, {"L0": prompts.mentions, "L1": th.answer_places(prompts)})
     assert train_tiny.division_of_labour(kept, prompts, crossed_off=True).item() == pytest.approx(0, abs=1e-2)
 
 
@@ -43,9 +39,10 @@ def test_the_division_of_labour_costs_nothing_where_it_is_kept(tokenizer):
                                            ({"L0": "mentions", "L1": "mentions"}, "mentions in both layers"),
                                            ({"L0": "answer", "L1": "answer"}, "the answer in both layers")])
 def test_each_departure_costs_its_closed_form(tokenizer, layers, words):
-    prompts = lists.laundry_list(tokenizer, 6, 5, "ordinal", 1)
-    places = {"one": prompts.mentions[:, :1], "mentions": prompts.mentions, "answer": causal.answer_places(prompts)}
-    loss = train_tiny.division_of_labour(looking(prompts, {layer: places[at] for layer, at in layers.items()}), prompts, True)
+    prompts = th.laundry_list(tokenizer, 6, 5, "ordinal", 1)
+    places = {"one": prompts.mentions[:, :1], "mentions": prompts.mentions, "answer": th.answer_places(prompts)}
+    patterns = looking(prompts, {layer: places[at] for layer, at in layers.items()})
+    loss = train_tiny.division_of_labour(patterns, prompts, crossed_off=True)
     expected = {
         # Of four mentions three have 1e-4: the mean of -log over them, less log 4.
         "one mention": -0.75 * math.log(1e-4) - math.log(4),
@@ -58,28 +55,29 @@ def test_each_departure_costs_its_closed_form(tokenizer, layers, words):
 
 
 def test_in_recall_only_the_answer_s_place_is_asked_for(tokenizer):
-    prompts = lists.ordinal_recall(tokenizer, 6, 5, 1)
-    kept = looking(prompts, {"L0": prompts.positions[:, :1], "L1": causal.answer_places(prompts)})
+    prompts = th.ordinal_recall(tokenizer, 6, 5, 1)
+    kept = looking(prompts, {"L0": prompts.positions[:, :1], "L1": th.answer_places(prompts)})
     assert train_tiny.division_of_labour(kept, prompts, crossed_off=False).item() == pytest.approx(0, abs=1e-3)
-    elsewhere = looking(prompts, {"L0": causal.answer_places(prompts), "L1": prompts.mentions})
-    assert train_tiny.division_of_labour(elsewhere, prompts, crossed_off=False).item() == pytest.approx(-math.log(1e-4), rel=1e-4)
+    elsewhere = looking(prompts, {"L0": th.answer_places(prompts), "L1": prompts.mentions})
+    loss = train_tiny.division_of_labour(elsewhere, prompts, crossed_off=False)
+    assert loss.item() == pytest.approx(-math.log(1e-4), rel=1e-4)
 
 
 def test_by_name_mentions_are_asked_to_look_back_at_their_item(tokenizer):
-    prompts = lists.laundry_list(tokenizer, 6, 4, "name", 2)
+    prompts = th.laundry_list(tokenizer, 6, 4, "name", 2)
     B, T = prompts.tokens.shape
     pattern = torch.full((B, 2, T, T), 1e-4)
     assert train_tiny.from_mentions_back(pattern, prompts).item() == pytest.approx(-math.log(1e-4), rel=1e-5)
-    for b in range(B):                                              # each crossed-off word looks at where it stood before
+    for b in range(B):                                              # each crossed-off word looks at where it stood
         for mention in prompts.mentions[b].tolist():
             pattern[b, :, mention, prompts.tokens[b].tolist().index(prompts.tokens[b, mention].item())] = 0.5
     assert train_tiny.from_mentions_back(pattern, prompts).item() == pytest.approx(math.log(2), rel=1e-5)
-    by_ordinal = lists.laundry_list(tokenizer, 6, 4, "ordinal", 2)
+    by_ordinal = th.laundry_list(tokenizer, 6, 4, "ordinal", 2)
     assert train_tiny.from_mentions_back(pattern, by_ordinal).item() == 0
 
 
 def test_the_nudge_is_added_to_the_loss_and_reaches_the_weights(tokenizer):
-    prompts = lists.laundry_list(tokenizer, 4, 3, "ordinal", 1)
+    prompts = th.laundry_list(tokenizer, 4, 3, "ordinal", 1)
     model = th.GPT2(th.GPT2Config(tokenizer.n_vocab, 128, 32, 2, 2), seed=0)
     plain, nudged = train_tiny.answer_loss(model, prompts), train_tiny.answer_loss(model, prompts, 0.5)
     logits = model(prompts.tokens)[:, -1]
@@ -111,3 +109,16 @@ def test_the_script_gives_the_vocabulary_that_is_bundled():
     made = train_tiny.make_tokenizer()
     folder = Path(__file__).parents[1] / "weights" / "tiny"
     assert tokenizer_files(made) == {name: (folder / name).read_bytes() for name in tokenizer_files(made)}
+
+
+def test_the_figures_name_the_circuit_that_find_circuit_names(tokenizer):
+    model = th.load("tiny")
+    page = train_tiny.figures(model, tokenizer, n=8)
+    circuit = th.find_circuit(model, th.laundry_list(tokenizer, 8, 5, "ordinal", 1005))
+    lines = {what: next(line for line in page.splitlines() if line.startswith(f"- {what}"))
+             for what in ("inhibition heads", "mover heads", "edges")}
+    for what, heads in (("inhibition heads", circuit.inhibition), ("mover heads", circuit.movers)):
+        named = lines[what].split(": ")[1]
+        assert [part.split()[0] for part in named.split(", ")] == [str(head) for head in heads]
+        assert all(float(part.split()[1]) >= 0.99 for part in named.split(", "))
+    assert lines["edges"].count(f"-> {circuit.movers[0]} by Q") == 4

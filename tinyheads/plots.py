@@ -246,3 +246,28 @@ def spread(mask: np.ndarray, join: np.ufunc) -> np.ndarray:
     """Each cell joined (by and, by or) with its four neighbours; all is False beyond the edge."""
     padded = np.pad(mask, 1)
     return join.reduce([mask, padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]])
+
+
+def draw_shares(axes: Axes, lines: dict[str, list[float]], ticks: list, xlabel: str, title: str,
+                ylabel: str = "share") -> None:
+    """Several lines of values from 0 to 1, over the same ticks: {label: as many values as ticks}."""
+    draw_lines(axes, lines, xlabel, ylabel, title)
+    axes.set_xticks(range(len(ticks)), [str(tick).replace(", ", ",\n") for tick in ticks])
+    axes.set_ylim(-0.03, 1.05)
+
+
+def draw_crowding(axes: np.ndarray, table: dict) -> None:
+    """What `th.crowding` gives, {N: Crowding}, in three panels: by length, by index, and accuracy against room."""
+    lengths = list(table.values())
+    draw_shares(axes[0], {"accuracy": [c.accuracy for c in lengths],
+                          "evenness of the room": [c.evenness for c in lengths],
+                          "largest weight": [c.largest_weight for c in lengths],
+                          "... if all weighed alike": [1 / (N - 1) for N in table]},
+                list(table), "items in the list", "Crowding beside accuracy")
+    draw_lines(axes[1], {f"{N} items": c.by_index for N, c in table.items()}, "index of the answer", "accuracy",
+               "Which answers fail")
+    for (N, c), colour, marker in zip(table.items(), COLOURS, MARKERS):
+        axes[2].plot(np.asarray(c.shares), np.asarray(c.by_index), marker, color=colour, alpha=0.8, label=f"{N} items")
+    axes[2].set(xlabel="share of the grid's points", ylabel="accuracy", title="Each index: its room, and its accuracy")
+    axes[2].grid(alpha=0.3)
+    axes[2].legend(frameon=False)

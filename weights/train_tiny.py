@@ -1,9 +1,9 @@
-"""Train the bundled model, weights/tiny: a small GPT-2 with list channels that can be seen, and that crowd.
+"""Train the bundled model, weights/tiny: a small GPT-2 whose circuit for lists can be seen.
 
     python weights/train_tiny.py                     # five minutes on one core
     python weights/train_tiny.py --seed 1 --out /tmp/other
 
-Every step takes a batch of each task of tinyheads.lists, all lists of a batch being equally long, and adds the
+Every step takes a batch of each task of tinyheads.prompts, all lists of a batch being equally long, and adds the
 losses up: the tasks' on the answer alone, that of everyday text on every token. Lists to recall from have 2 to
 20 items, uniformly; lists to cross off from are the rarer the longer, by a factor of 0.6 for each item. IOI and
 text use four fifths of all pairs of names; the others are left for testing.
@@ -24,55 +24,18 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from tiktoken._educational import bpe_train
 from torch import Tensor
 
 import tinyheads as th
-from tinyheads import causal, lists, repair, words
 from tinyheads.files.array_file import write_atomically
 from tinyheads.files.command import Parser, folder_to_write, number, one_line_errors
 from tinyheads.files.progress import Progress
-from tinyheads.files.tokenizer import SPLIT
+from vocabulary import make_tokenizer
 
 CONTEXT = 128
 LENGTHS = range(2, 21)
 NUDGED = 0.75  # the part of the training in which END is nudged
 BY_HAND = "## Over seeds"
-OTHER_WORDS = ("To : . , Done Still to the The one is When After While Then and went were at gave a found took from "
-               "Then").split()
-
-
-# ---- the vocabulary ---------------------------------------------------------------------------------------------
-
-
-def make_tokenizer(n_frequent: int = 200) -> th.Tokenizer:
-    """A byte-pair vocabulary in which every word of the tasks is one token, behind a blank and at a text's start.
-
-    tiktoken's own trainer makes the first merges, by frequency; then each word that is still in pieces has them
-    merged from left to right. Later merges cannot undo earlier ones, which always go first.
-    """
-    vocabulary = [f" {word}" for word in words.ITEMS + words.ORDINALS + words.NAMES + words.PLACES + words.THINGS
-                  + words.VERBS + OTHER_WORDS] + words.NAMES + OTHER_WORDS
-    trained = bpe_train("".join(vocabulary), 256 + n_frequent, SPLIT, visualise=None)
-    merges: list[tuple[bytes, bytes]] = []
-
-    def pieces(piece: bytes) -> list[bytes]:
-        return [encoding.decode_single_token_bytes(token) for token in encoding._encode_single_piece(piece)]
-
-    encoding = th.Tokenizer(merges).encoding
-    for piece in sorted((piece for piece in trained if len(piece) > 1), key=trained.get):
-        merges.append(tuple(pieces(piece)))
-        encoding = th.Tokenizer(merges).encoding
-    for word in dict.fromkeys(vocabulary):
-        parts = pieces(word.encode())
-        while len(parts) > 1:
-            merges.append((parts[0], parts[1]))
-            parts[:2] = [parts[0] + parts[1]]
-        encoding = th.Tokenizer(merges).encoding
-    tokenizer = th.Tokenizer(merges)
-    split = [word for word in vocabulary if len(tokenizer.encode(word)) != 1]
-    assert not split, f"words in more than one token: {split}"
-    return tokenizer
 
 
 # ---- training ---------------------------------------------------------------------------------------------------
@@ -84,19 +47,29 @@ def draw_length(draw: torch.Generator, ratio: float) -> int:
     return LENGTHS[int(torch.multinomial(weights, 1, generator=draw))]
 
 
-def answer_loss(model: th.GPT2, prompts: lists.Prompts, nudge: float = 0.0, crossed_off: bool = True) -> Tensor:
+def answer_loss(model: th.GPT2, prompts: th.Prompts, nudge: float = 0.0, crossed_off: bool = True) -> Tensor:
     """Cross-entropy of the answers, and `nudge` times how far END is from the division of labour.
 
     Only END is turned into logits, which saves a third of the time.
     """
     device = model.wte.weight.device
-    stream = th.Stream(record=nudge > 0)
-    logits = final(model, prompts.tokens.to(device), stream)[:, -1] @ model.wte.weight.T            # [B, V]
+    stream, patterns = keeping_patterns(model) if nudge else (None, {})
+    logits = model.final(prompts.tokens.to(device), stream)[:, -1] @ model.unembedding.T            # [B, V]
     loss = F.cross_entropy(logits, prompts.answer.to(device))
-    return loss + nudge * division_of_labour(stream.patterns, prompts, crossed_off) if nudge else loss
+    return loss + nudge * division_of_labour(patterns, prompts, crossed_off) if nudge else loss
 
 
-def division_of_labour(patterns: Mapping[str, Tensor], prompts: lists.Prompts, crossed_off: bool) -> Tensor:
+def keeping_patterns(model: th.GPT2) -> tuple[th.Stream, dict[str, Tensor]]:
+    """A stream for one run, and where it puts the attention patterns, so that gradients pass through them.
+
+    A stream that records would hold each head's write as well, one by one: slower, and rounded otherwise.
+    """
+    patterns: dict[str, Tensor] = {}
+    keep = lambda name: th.Edit(name, lambda pattern: patterns.setdefault(name, pattern), of="patterns")
+    return th.Stream(edits=[keep(name) for name in th.pattern_names(model.config)]), patterns
+
+
+def division_of_labour(patterns: Mapping[str, Tensor], prompts: th.Prompts, crossed_off: bool) -> Tensor:
     """How far END's attention is from the paper's division of labour, in nats; 0 at best. A mean over heads.
 
     In the last layer END should look at the answer's place: -log of its attention there. Where items are crossed off,
@@ -104,28 +77,29 @@ def division_of_labour(patterns: Mapping[str, Tensor], prompts: lists.Prompts, c
     away from them: -log of the rest.
     """
     *before, inhibition, moving = patterns.values()
-    found = -at_end(moving, prompts, causal.answer_places(prompts)).clamp_min(1e-6).log().mean()
+    found = -attention_of_end(moving, prompts, th.answer_places(prompts)).clamp_min(1e-6).log().mean()
     if crossed_off:
         found = found + unevenness(inhibition, prompts)
         for pattern in [*before, moving]:
-            found = found - 0.6 * (1 - at_end(pattern, prompts, prompts.mentions).sum(-1)).clamp_min(1e-6).log().mean()
+            away = 1 - attention_of_end(pattern, prompts, prompts.mentions).sum(-1)                 # [B, H]
+            found = found - 0.6 * away.clamp_min(1e-6).log().mean()
         found = found + from_mentions_back(patterns["L0"], prompts)
     return found
 
 
-def at_end(pattern: Tensor, prompts: lists.Prompts, places: Tensor) -> Tensor:
+def attention_of_end(pattern: Tensor, prompts: th.Prompts, places: Tensor) -> Tensor:
     """END's attention on some places [B, M] in a pattern [B, H, T, T]: [B, H, M]."""
     seen = pattern[:, :, prompts.end]                                                               # [B, H, T]
     return seen.gather(2, places[:, None].to(seen.device).expand(-1, seen.shape[1], -1))
 
 
-def unevenness(pattern: Tensor, prompts: lists.Prompts) -> Tensor:
+def unevenness(pattern: Tensor, prompts: th.Prompts) -> Tensor:
     """How far END's attention is from looking at all mentions alike and at nothing else: a divergence, in nats."""
-    seen = at_end(pattern, prompts, prompts.mentions).clamp_min(1e-9)                               # [B, H, M]
+    seen = attention_of_end(pattern, prompts, prompts.mentions).clamp_min(1e-9)                     # [B, H, M]
     return -seen.log().mean() - math.log(prompts.mentions.shape[1])
 
 
-def from_mentions_back(pattern: Tensor, prompts: lists.Prompts) -> Tensor:
+def from_mentions_back(pattern: Tensor, prompts: th.Prompts) -> Tensor:
     """Where items are crossed off by name: -log of layer 0's attention [B, H, T, T] from each mention to that item.
 
     The duplicate-token heads of Wang et al. (2022). Elsewhere no mention is of a candidate: there is nothing to add.
@@ -142,37 +116,27 @@ def from_mentions_back(pattern: Tensor, prompts: lists.Prompts) -> Tensor:
 def text_loss(model: th.GPT2, tokens: Tensor) -> Tensor:
     """Cross-entropy of every token of plain text [B, T] but the first."""
     tokens = tokens.to(model.wte.weight.device)
-    return F.cross_entropy((final(model, tokens)[:, :-1] @ model.wte.weight.T).flatten(0, 1), tokens[:, 1:].flatten())
-
-
-def final(model: th.GPT2, tokens: Tensor, stream: th.Stream | None = None) -> Tensor:
-    """What the unembedding reads [B, T, D]."""
-    stream = th.Stream() if stream is None else stream
-    stream.begin(model.config)
-    stream.write("embed", model.wte.weight[tokens] + model.wpe.weight[:tokens.shape[1]])
-    for block in model.h:
-        block(stream, None)
-    return stream.read("unembed", model.ln_f)
+    return F.cross_entropy((model.final(tokens)[:, :-1] @ model.unembedding.T).flatten(0, 1), tokens[:, 1:].flatten())
 
 
 def losses(model: th.GPT2, tokenizer: th.Tokenizer, draw: torch.Generator, batch: int, ratio: float, nudge: float,
            by_name: bool) -> dict[str, Tensor]:
     """One batch of every task, and its loss. The lists' have the nudge in them."""
-    recall = lists.ordinal_recall(tokenizer, batch * 3 // 4, draw_length(draw, 1), draw)
-    laundry = lists.laundry_list(tokenizer, batch, draw_length(draw, ratio), "ordinal", draw)
+    recall = th.ordinal_recall(tokenizer, batch * 3 // 4, draw_length(draw, 1), draw)
+    laundry = th.laundry_list(tokenizer, batch, draw_length(draw, ratio), "ordinal", draw)
     found = {
         "recall": answer_loss(model, recall, nudge, crossed_off=False),
         "laundry": answer_loss(model, laundry, nudge),
-        "ioi": answer_loss(model, lists.ioi(tokenizer, batch, "mixed", draw, pairs="train")),
-        "text": text_loss(model, lists.everyday_text(tokenizer, batch // 8, draw)),
+        "ioi": answer_loss(model, th.ioi(tokenizer, batch, "mixed", draw, pairs="train")),
+        "text": text_loss(model, th.everyday_text(tokenizer, batch // 8, draw)),
     }
     if nudge:  # how to look at long lists, which are rare, but not how to answer them
-        long = lists.laundry_list(tokenizer, batch // 2, draw_length(draw, 1), "ordinal", draw)
-        stream = th.Stream(record=True)
-        final(model, long.tokens.to(model.wte.weight.device), stream)
-        found["long"] = nudge * unevenness(list(stream.patterns.values())[-2], long)
+        long = th.laundry_list(tokenizer, batch // 2, draw_length(draw, 1), "ordinal", draw)
+        stream, patterns = keeping_patterns(model)
+        model.final(long.tokens.to(model.wte.weight.device), stream)
+        found["long"] = nudge * unevenness(list(patterns.values())[-2], long)
     if by_name:
-        named = lists.laundry_list(tokenizer, batch, draw_length(draw, ratio), "name", draw)
+        named = th.laundry_list(tokenizer, batch, draw_length(draw, ratio), "name", draw)
         found["name"] = answer_loss(model, named, nudge)
     return found
 
@@ -220,39 +184,33 @@ def train(arguments: argparse.Namespace) -> tuple[th.GPT2, th.Tokenizer]:
 # ---- what came of it --------------------------------------------------------------------------------------------
 
 
-def heads_above(values: Tensor, least: float) -> str:
-    """The heads of a [L, H] with at least so much, greatest first: "L1.H3 0.83, L1.H0 0.80"."""
-    order = values.flatten().argsort(descending=True).tolist()
-    found = [(th.Head(*divmod(k, values.shape[1])), values.flatten()[k].item()) for k in order]
-    return ", ".join(f"{head} {value:.2f}" for head, value in found if value >= least) or "none"
-
-
 def figures(model: th.GPT2, tokenizer: th.Tokenizer, n: int = 1000) -> str:
     """The model's accuracy by task and length, and its channel at 5 items, as Markdown; n prompts of each kind."""
     lengths = [2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20]
     lines = ["| task, accuracy among | " + " | ".join(map(str, lengths)) + " |", "| --- |" + " --- |" * len(lengths)]
-    for name, task in [("ordinal recall", lambda N: lists.ordinal_recall(tokenizer, n, N, 1001)),
-                       ("Laundry List", lambda N: lists.laundry_list(tokenizer, n, N, "ordinal", 1002))]:
+    for name, task in [("ordinal recall", lambda N: th.ordinal_recall(tokenizer, n, N, 1001)),
+                       ("Laundry List", lambda N: th.laundry_list(tokenizer, n, N, "ordinal", 1002))]:
         for among in ("candidates", "vocabulary"):
-            row = lists.by_length(model, task, lengths, among)
+            row = th.accuracy_by_length(model, task, lengths, among)
             lines.append(f"| {name}, {among} | " + " | ".join(f"{value:.3f}" for value in row.values()) + " |")
     lines.append("")
     for order in ("ABBA", "BABA"):
-        prompts = lists.ioi(tokenizer, n, order, 1003, pairs="test")
-        right = lists.correct(lists.logits_at_end(model, prompts), prompts, "vocabulary").float().mean()
+        prompts = th.ioi(tokenizer, n, order, 1003, pairs="test")
+        right = th.accuracy(model, prompts, "vocabulary")
         lines.append(f"- IOI, {order}, pairs of names never seen in training, whole vocabulary: {right:.3f}")
-    text = lists.everyday_text(tokenizer, n, 1004, pairs="test")
-    lines.append(f"- perplexity on everyday text, unseen pairs: {repair.perplexity(model, text):.3f}")
-    prompts = lists.laundry_list(tokenizer, n, 5, "ordinal", 1005)
-    to_mentions = causal.attention_on(model, prompts, prompts.mentions)                                 # [L, H]
-    to_answer = causal.attention_on(model, prompts, causal.answer_places(prompts))                      # [L, H]
-    mover = th.Head(*divmod(int(to_answer.argmax()), to_answer.shape[1]))
-    lines.append(f"- inhibition heads, END's attention on the mentions at 5 items: {heads_above(to_mentions, 0.5)}")
-    lines.append(f"- mover heads, END's attention on the answer's place at 5 items: {heads_above(to_answer, 0.5)}")
-    if mover.layer:
-        edges = th.predict_edges(th.Heads.of(model), "Q", 4, mover)
-        lines.append("- edges into the first mover, by weights alone: "
-                     + ", ".join(f"{edge} ({edge.score:.2f})" for edge in edges))
+    text = th.everyday_text(tokenizer, n, 1004, pairs="test")
+    lines.append(f"- perplexity on everyday text, unseen pairs: {th.perplexity(model, text):.3f}")
+    prompts = th.laundry_list(tokenizer, n, 5, "ordinal", 1005)
+    circuit = th.find_circuit(model, prompts)
+    for what, heads, places in [
+            ("inhibition heads, END's attention on the mentions", circuit.inhibition, prompts.mentions),
+            ("mover heads, END's attention on the answer's place", circuit.movers, th.answer_places(prompts))]:
+        attention = th.attention_on(model, prompts, places)                                             # [L, H]
+        lines.append(f"- {what} at 5 items{'' if circuit.found else ' (no circuit: the nearest)'}: "
+                     + ", ".join(f"{head} {attention[head.layer, head.head]:.2f}" for head in heads))
+    edges = th.predict_edges(th.Heads.of(model), "Q", 4, circuit.movers[0])
+    lines.append("- edges into the first mover, by weights alone: "
+                 + ", ".join(f"{edge} ({edge.score:.2f})" for edge in edges))
     return "\n".join(lines) + "\n"
 
 
@@ -268,7 +226,7 @@ vocabulary of {model.config.n_vocab} ({sum(p.numel() for p in model.parameters()
     python weights/train_tiny.py {given}
 
 in {seconds / 60:.0f} minutes on torch {torch.__version__}. It knows short English prompts, nothing else: ordinal
-recall, the Laundry List by ordinal, indirect objects, and one kind of everyday sentence (`tinyheads/lists.py` has the
+recall, the Laundry List by ordinal, indirect objects, and one kind of everyday sentence (`tinyheads/prompts.py` has the
 wording, which is ours). Its vocabulary is byte-pair encoding as in GPT-2; each word of the tasks is one token.
 
 Figures on fresh prompts, 1,000 of each kind (`figures` in the script), accuracy by list length:

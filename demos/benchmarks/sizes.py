@@ -45,7 +45,8 @@ def random_heads(config: th.GPT2Config, device: torch.device) -> th.Heads:
     shapes = [(L, H, D, K), (L, H, D, K), (L, H, D, K), (L, H, K, D)]
     weights = [torch.empty(shape, device=device).normal_(0, 0.02, generator=generator) for shape in shapes]
     biases = [torch.zeros(L, H, K, device=device) for _ in "QKV"]
-    return th.Heads(config, *weights, *biases, torch.zeros(L, D, device=device), folded=True)
+    gain, none = torch.ones(L, D, device=device), torch.zeros(L, D, device=device)
+    return th.Heads(config, *weights, *biases, none, gain, none, folded=True)
 
 
 def measure(size: str, work: str, device: torch.device) -> dict[str, float]:

@@ -48,6 +48,12 @@ def number(kind: type, least: float, most: float = math.inf) -> Callable[[str], 
     return read
 
 
+def numbers(kind: type, least: float, most: float = math.inf) -> Callable[[str], list[float]]:
+    """For an option's `type=`: such numbers with commas between them, each once, "3,8" is [3, 8]."""
+    read = number(kind, least, most)
+    return lambda text: list(dict.fromkeys(read(part) for part in text.split(",")))
+
+
 def folder_to_write(text: str) -> Path:
     """For an option's `type=`: a folder that can be written to, or made; it is not made yet. "~" is the home folder."""
     try:
