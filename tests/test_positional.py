@@ -1,4 +1,4 @@
-"""Finding who inhibits and who moves, the subspace from weights, what k dimensions carry, and END run alone: on the planted model."""
+"""The subspace from weights, what k dimensions carry, codes by traversal, and END run alone: on the planted model."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,9 @@ import torch
 
 import tinyheads as th
 from tinyheads.planted import CHANNEL_SCALE, N_ITEMS, laundry_prompts, planted
-from tinyheads import at_end, causal, edit, lists, plots, subspace
+from helpers import circuit_of
+from tinyheads import plots
+from tinyheads.subspace import lengths_read
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +23,7 @@ def prompts():
 
 @pytest.fixture(scope="module")
 def circuit(built):
-    """The planted model's components and their composition with later heads' queries."""
-    heads = th.Heads.of(built.model)
-    return th.ov_svd(heads), th.component_scores(heads, "Q")
+    return circuit_of(built)
 
 
 def accuracy(model, prompts, edits=()):
@@ -31,78 +31,48 @@ def accuracy(model, prompts, edits=()):
     return th.correct(logits, prompts).double().mean().item()
 
 
-# --- who inhibits, who moves ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("inhibition, mover", [((1, 1), (2, 2)), ((0, 3), (1, 0))])
-def test_heads_are_found_where_they_are_planted(prompts, inhibition, mover):
-    built = planted(th.Head(*inhibition), th.Head(*mover))
-    assert causal.mover_heads(built.model, prompts) == [built.mover]
-    assert causal.inhibition_heads(built.model, prompts, before=built.mover.layer) == [built.inhibition]
-
-
-def test_only_heads_of_earlier_layers_count_and_the_strongest_comes_first(built, prompts):
-    attention = th.attention_on(built.model, prompts, prompts.mentions)             # [L, H]
-    assert attention.shape == (3, 4)
-    found = causal.inhibition_heads(built.model, prompts, least=0.0)
-    values = [attention[head.layer, head.head].item() for head in found]
-    assert len(found) == 12 and found[0] == built.inhibition and values == sorted(values, reverse=True)
-    assert {head.layer for head in causal.inhibition_heads(built.model, prompts, least=0.0, before=1)} == {0}
+# --- who looks where ----------------------------------------------------------------------------------
 
 
 def test_attention_on_places_is_that_of_a_recorded_run(built, prompts):
     stream = th.Stream(record=True)
     built.model(prompts.tokens, stream)
     expected = stream.patterns["L2"][:, 2, -1].gather(1, prompts.mentions).sum(1).mean()
-    torch.testing.assert_close(th.attention_on(built.model, prompts, prompts.mentions)[2, 2], expected, rtol=1e-4, atol=1e-5)
-
-
-def test_where_no_head_does_it_the_error_names_the_nearest(built, prompts):
-    weak = th.GPT2(built.model.config, seed=0).requires_grad_(False)
-    with pytest.raises(th.HeadError, match=r"the crossed-off mentions.*0.9.*the most is 0.\d\d, by L\d.H\d"):
-        causal.inhibition_heads(weak, prompts, least=0.9)
-    with pytest.raises(th.HeadError, match="the answer's place in the list"):
-        causal.mover_heads(weak, prompts)
-    with pytest.raises(th.HeadError, match="no head before layer 0"):
-        causal.inhibition_heads(weak, prompts, before=0)
-    with pytest.raises(th.InputError, match="from 0 to 1"):
-        causal.mover_heads(weak, prompts, least=1.5)
+    attention = th.attention_on(built.model, prompts, prompts.mentions)                 # [L, H]
+    assert attention.shape == (3, 4)
+    torch.testing.assert_close(attention[2, 2], expected, rtol=1e-4, atol=1e-5)
 
 
 # --- the subspace from weights ------------------------------------------------------------------------
 
 
-def test_the_loudest_components_and_their_subspace_are_the_planted_channel(built, circuit):
-    ov, scores = circuit
-    found = subspace.from_composition(ov, scores, [built.inhibition], [built.mover], 3)
+def test_the_components_read_most_and_their_subspace_are_the_planted_channel(built, circuit):
+    found = th.subspace_from_weights(built.model, circuit)
     assert th.principal_angles(found, built.channel).max() < 2
-    assert set(subspace.loudest(ov, scores, [built.inhibition], [built.mover], 3)) == {th.Component(1, 1, i) for i in range(3)}
-    # With heads that write noise beside it, the channel is still heard loudest, and by its own mover alone.
-    writers = [th.Head(1, h) for h in range(4)]
-    among = subspace.from_composition(ov, scores, writers, [built.mover], 3)
+    assert set(th.components_read_most(built.model, circuit, 3)) == {th.Component(1, 1, i) for i in range(3)}
+    # With heads that write noise beside it, the movers still read the channel most, and only the planted mover does.
+    among = th.subspace_from_weights(built.model, th.Circuit([th.Head(1, h) for h in range(4)], [built.mover]))
     assert th.principal_angles(among, built.channel).max() < 3
-    deaf = subspace.from_composition(ov, scores, [th.Head(1, 0)], [th.Head(2, 0)], 3)
-    assert th.principal_angles(deaf, built.channel).max() > 45
+    elsewhere = th.subspace_from_weights(built.model, th.Circuit([th.Head(1, 0)], [th.Head(2, 0)]))
+    assert th.principal_angles(elsewhere, built.channel).max() > 45
 
 
-def test_how_loud_a_component_is_is_its_scale_times_its_score(built, circuit):
-    ov, scores = circuit
-    readers = [built.mover, th.Head(2, 0)]
-    loudness = subspace.heard(ov, scores, [built.inhibition], readers)                  # [1, K]
-    by_hand = torch.tensor([(CHANNEL_SCALE[i] ** 2 * (scores[1, 1, i, 2, 2] ** 2 + scores[1, 1, i, 2, 0] ** 2)) ** 0.5 for i in range(3)])
-    torch.testing.assert_close(loudness[0, :3], by_hand, rtol=1e-3, atol=0)
+def test_how_much_of_a_component_is_read_is_its_singular_value_times_its_score(built):
+    circuit = th.Circuit([built.inhibition], [built.mover, th.Head(2, 0)])
+    scores = th.component_scores(th.Heads.of(built.model), "Q")
+    _, lengths = lengths_read(built.model, circuit)                                     # [1, K]
+    by_hand = torch.tensor([(CHANNEL_SCALE[i] ** 2 * (scores[1, 1, i, 2, 2] ** 2 + scores[1, 1, i, 2, 0] ** 2)) ** 0.5
+                            for i in range(3)])
+    torch.testing.assert_close(lengths[0, :3], by_hand, rtol=1e-3, atol=0)
 
 
 def test_a_subspace_that_cannot_be_is_refused(built, circuit):
-    ov, scores = circuit
     with pytest.raises(th.SubspaceError, match="dimensions, not 17"):
-        subspace.from_composition(ov, scores, [built.inhibition], [built.mover], 17)
-    with pytest.raises(th.SubspaceError, match="one writer and one reader"):
-        subspace.from_composition(ov, scores, [], [built.mover], 1)
+        th.subspace_from_weights(built.model, circuit, 17)
     with pytest.raises(th.HeadError, match="L0.H0 to L2.H3"):
-        subspace.from_composition(ov, scores, [built.inhibition], [th.Head(3, 0)], 1)
+        th.subspace_from_weights(built.model, th.Circuit([built.inhibition], [th.Head(3, 0)]), 1)
     with pytest.raises(th.SubspaceError, match="components, not 0"):
-        subspace.loudest(ov, scores, [built.inhibition], [built.mover], 0)
+        th.components_read_most(built.model, circuit, 0)
 
 
 # --- what k dimensions carry ----------------------------------------------------------------------------
@@ -119,7 +89,8 @@ def test_keeping_the_channel_keeps_the_task_and_removing_it_leaves_chance(built,
 
 
 def test_every_further_dimension_of_the_channel_carries_more(built, prompts):
-    rates = [accuracy(built.model, prompts, [th.restrict(built.channel[:k], str(built.inhibition), prompts.end)]) for k in (1, 2, 3)]
+    rates = [accuracy(built.model, prompts, [th.restrict(built.channel[:k], str(built.inhibition), prompts.end)])
+             for k in (1, 2, 3)]
     assert rates[0] < rates[1] < rates[2] == 1.0
 
 
@@ -127,7 +98,8 @@ def test_restricting_touches_end_alone_and_keeps_the_mean(built):
     write = torch.randn(5, 7, 64, generator=torch.Generator().manual_seed(0))
     before = write.clone()
     kept, removed = (th.restrict(built.channel, "L1.H1", 6, keep).change(write) for keep in (True, False))
-    assert torch.equal(write, before) and torch.equal(kept[:, :6], write[:, :6]) and torch.equal(removed[:, :6], write[:, :6])
+    assert torch.equal(write, before)
+    assert torch.equal(kept[:, :6], write[:, :6]) and torch.equal(removed[:, :6], write[:, :6])
     mean = write[:, 6].mean(0)
     torch.testing.assert_close(kept[:, 6] - mean + removed[:, 6] - mean, write[:, 6] - mean, rtol=0, atol=1e-5)
     torch.testing.assert_close((removed[:, 6] - mean) @ built.channel.T, torch.zeros(5, 3), rtol=0, atol=1e-5)
@@ -148,9 +120,10 @@ def test_end_alone_gives_what_the_whole_prompt_gives(built, prompts):
 
 def test_steering_end_alone_is_steering_the_whole_prompt(built, prompts):
     values = torch.randn(200, 3, generator=torch.Generator().manual_seed(1))
-    answers = th.steered_answers(built.model, prompts, CIRCUIT, built.channel, values)
+    answers = th.steered_answers(built.model, prompts, circuit_of(built), built.channel, values)
     change = th.set_coordinates(built.channel, values, 0)
-    logits, _ = th.run_end(built.model, prompts, th.before_end(built.model, prompts), [th.Edit("L2.attn", change, of="stream")])
+    edit = th.Edit("L2.attn", change, of="stream")
+    logits, _ = th.run_end(built.model, prompts, th.before_end(built.model, prompts), [edit])
     assert torch.equal(logits.gather(1, prompts.candidates).argmax(1), answers)
 
 
@@ -163,36 +136,31 @@ def test_copies_stand_one_after_another(built):
     assert stream.patterns["L1"].shape == (9, 4, 1, 2 * N_ITEMS) and earlier.length == 2 * N_ITEMS - 1
 
 
-def test_traversal_finds_codes_that_steer_in_the_channel_and_none_outside_it(built, prompts):
+def test_traversal_finds_codes_that_steer_in_the_channel_and_none_outside_it(built, prompts, circuit):
     few = laundry_prompts(10, seed=6)
     rates = []
     control = th.random_subspace(64, 3, seed=9)
     control = torch.linalg.qr((control - control @ built.channel.T @ built.channel).T).Q.T      # nothing of the channel
     for basis in (built.channel, control):
-        middle = th.mean_codes(built.model, prompts, CIRCUIT, basis).mean(0)
-        points = th.grid(middle - 4, middle + 4, 7)
-        answered = th.traverse(built.model, few, CIRCUIT, basis, points)[1]
-        codes = edit.codes_by_traversal(points, answered)
+        middle = th.mean_codes(built.model, prompts, circuit, basis).mean(0)
+        codes = th.traversed_codes(built.model, few, circuit, basis, torch.stack([middle - 2, middle + 2]), steps=7)
         assert codes.shape == (N_ITEMS, 3)
-        rates.append(th.steering_rate(built.model, prompts, CIRCUIT, basis, codes))
+        rates.append(th.steering_rate(built.model, prompts, circuit, basis, codes))
     assert rates[0] == 1.0 and rates[1] < 0.4
 
 
-def test_traversed_codes_are_those_of_a_grid_twice_as_wide_as_the_codes(built, prompts):
-    few, codes = laundry_prompts(4, seed=6), th.mean_codes(built.model, prompts, CIRCUIT, built.channel)
+def test_traversed_codes_are_a_grids_points_of_the_surest_answers(built, prompts, circuit):
+    few, codes = laundry_prompts(4, seed=6), th.mean_codes(built.model, prompts, circuit, built.channel)
     middle = codes.mean(0)
     reach = 2 * (codes - middle).abs().max()
     points = th.grid(middle - reach, middle + reach, 5)
-    answered = th.traverse(built.model, few, CIRCUIT, built.channel, points)[1]
-    found = th.traversed_codes(built.model, few, CIRCUIT, built.channel, codes, 5)
-    assert torch.equal(found, edit.codes_by_traversal(points, answered))
-
-
-def test_codes_are_the_points_of_the_surest_answers_and_others_do_not_fit():
-    points, answered = torch.tensor([[0.0, 1], [2, 3], [4, 5]]), torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.7, 0.1]])
-    assert edit.codes_by_traversal(points, answered).tolist() == [[2, 3], [0, 1]]
-    with pytest.raises(th.SubspaceError, match=r"\[2, 2\] are not those at 3 points"):
-        edit.codes_by_traversal(points, answered[:2])
+    answers = torch.stack([built.model(few.tokens, th.Stream(edits=[th.Edit(
+        "L2.attn", th.set_coordinates(built.channel, point, few.end), of="stream")]))[:, few.end].softmax(-1)
+        .gather(1, few.candidates).mean(0) for point in points])                        # [G, N]
+    found = th.traversed_codes(built.model, few, circuit, built.channel, codes, steps=5)
+    assert torch.equal(found, points[answers.argmax(0)])
+    of_themselves = th.traversed_codes(built.model, prompts, circuit, built.channel, steps=2)  # around their own codes
+    assert of_themselves.shape == (N_ITEMS, 3)
 
 
 # --- the figures -------------------------------------------------------------------------------------------

@@ -3,14 +3,14 @@
 import dataclasses
 import math
 
-import numpy as np
 import pytest
 import torch
 
 import tinyheads as th
-from helpers import random_model
 from tinyheads.planted import laundry_prompts, planted
-from tinyheads import at_end, causal, edit, lists, repair, subspace
+from helpers import circuit_of, random_model, scores_of_head
+from tinyheads import basis, steering
+from tinyheads.circuit import attention_to
 from tinyheads.heads import heads_from
 
 BASIS = th.random_subspace(64, 3, seed=2)
@@ -18,20 +18,15 @@ X = torch.randn(6, 5, 64, generator=torch.Generator().manual_seed(0))
 BUILT, PROMPTS = planted(), laundry_prompts(30, seed=4)                # B = 30, T = 12, N = 6
 MODEL = BUILT.model
 HEADS = th.Heads.of(MODEL)
-OV = th.ov_svd(HEADS)
-SCORES = th.component_scores(HEADS, "Q", OV)
-OTHER = random_model(dict(n_vocab=19, n_ctx=12, n_embd=64, n_layer=3, n_head=4), seed=3)
-OTHER_OV = th.ov_svd(th.Heads.of(OTHER))
 NARROW_OV = th.ov_svd(th.Heads.of(random_model(dict(n_vocab=19, n_ctx=12, n_embd=32, n_layer=3, n_head=4))))
-W, R = [BUILT.inhibition], [BUILT.mover]
+CIRCUIT = circuit_of(BUILT)
 nan, ints = torch.tensor(math.nan), torch.arange(6)
-set_, codes = th.set_coordinates, subspace.index_codes(MODEL, PROMPTS, BASIS, "L2.attn")      # [6, 3]
+set_, codes = th.set_coordinates, th.mean_codes(MODEL, PROMPTS, CIRCUIT, BASIS)               # [6, 3]
 change = lambda function: function(X)
 fields = lambda **new: dataclasses.replace(PROMPTS, **new)
-visit = lambda points, readers=R: edit.visit(MODEL, PROMPTS, BASIS, points, "L2.attn", readers)
-rate = lambda values: edit.steering_rate(MODEL, PROMPTS, BASIS, values, "L2.attn")
+traverse = lambda points: th.traverse(MODEL, PROMPTS, CIRCUIT, BASIS, points)
+rate = lambda values: th.steering_rate(MODEL, PROMPTS, CIRCUIT, BASIS, values)
 attend = lambda places: th.attention_on(MODEL, PROMPTS, places)
-inhibition = lambda ov: causal.inhibition_scores(MODEL, PROMPTS, ov, BUILT.inhibition, BUILT.mover)
 tensors = {name: value for name, value in MODEL.state_dict().items()}
 transposed = {**tensors, "h.1.attn.c_attn.weight": tensors["h.1.attn.c_attn.weight"].T}
 
@@ -46,9 +41,6 @@ transposed = {**tensors, "h.1.attn.c_attn.weight": tensors["h.1.attn.c_attn.weig
     (lambda: change(th.add_coordinates(BASIS, torch.zeros(6, 1, 3), 0)), th.SubspaceError, r"not \[6, 1, 3\]"),
     (lambda: change(set_(BASIS, nan.expand(3), 0)), th.SubspaceError, "nan"),
     (lambda: th.scale_coordinates(BASIS, math.nan, 0), th.SubspaceError, "finite"),
-    (lambda: change(edit.swap_coordinates(BASIS, torch.tensor([1, 0]), 0)), th.SubspaceError, r"do not fit.*\[6\]"),
-    (lambda: change(edit.swap_coordinates(BASIS, -ints, 0)), th.SubspaceError, "from 0 to 5"),
-    (lambda: change(edit.swap_coordinates(BASIS, ints > 2, 0)), th.SubspaceError, "do not fit"),
     (lambda: change(set_(BASIS.T, torch.zeros(3), 0)), th.SubspaceError, r"\[64, 3\]; it should be \[k, 64\]"),
     (lambda: change(set_(torch.eye(64, dtype=torch.int64)[:3], torch.zeros(3), 0)), th.SubspaceError, "torch.int64"),
     (lambda: change(set_(nan.expand(3, 64), torch.zeros(3), 0)), th.SubspaceError, "orthonormal"),
@@ -64,23 +56,14 @@ transposed = {**tensors, "h.1.attn.c_attn.weight": tensors["h.1.attn.c_attn.weig
     # steering and weights
     (lambda: rate(codes.T), th.SubspaceError, r"\[6, 3\], not \[3, 6\]"),
     (lambda: rate(codes[:5]), th.SubspaceError, r"not \[5, 3\]"),
-    (lambda: visit(codes[0]), th.SubspaceError, r"\[G, 3\], not \[3\]"),
-    (lambda: visit(codes.T), th.SubspaceError, r"not \[3, 6\]"),
-    (lambda: visit(codes, []), th.SubspaceError, "one reader"),
-    (lambda: th.edit_output(MODEL, W[0], BASIS, torch.eye(64)), th.SubspaceError, r"\[3, 3\].*\[64, 64\]"),
+    (lambda: traverse(codes[0]), th.SubspaceError, r"\[G, 3\], not \[3\]"),
+    (lambda: traverse(codes.T), th.SubspaceError, r"not \[3, 6\]"),
+    (lambda: th.edit_output(MODEL, BUILT.inhibition, BASIS, torch.eye(64)), th.SubspaceError, r"\[3, 3\].*\[64, 64\]"),
     # subspaces
-    (lambda: subspace.from_composition(OV, SCORES.amax(2), W, R, 1), th.SubspaceError, r"not \[3, 4, 3, 4\]"),
-    (lambda: subspace.from_composition(OV, SCORES.permute(3, 4, 2, 0, 1)[:2], W, R, 1), th.SubspaceError,
-     "component scores"),
-    (lambda: subspace.from_composition(OV, SCORES, R, W, 1), th.HeadError, "no reader is in a later layer"),
+    (lambda: th.Circuit(CIRCUIT.movers, CIRCUIT.inhibition), th.HeadError, "not in a later layer"),
     (lambda: basis.span(nan.expand(2, 8)), th.SubspaceError, "not finite"),
-    (lambda: subspace.writes_at_end(MODEL, PROMPTS, []), th.SubspaceError, "one writer"),
-    (lambda: subspace.mean_by_index(X[0], ints, 6), th.SubspaceError, r"\[5, 64\] and \[6\]"),
-    (lambda: subspace.mean_by_index(X[:, 0], ints[:, None], 6), th.SubspaceError, r"and \[6, 1\]"),
-    (lambda: subspace.mean_by_index(X[:, 0], ints.float(), 6), th.SubspaceError, "torch.float32"),
-    (lambda: subspace.mean_by_index(X[:, 0], ints - 1, 5), th.SubspaceError, "others 1 times"),
-    (lambda: subspace.mean_by_index(X[:, 0], ints, 5), th.SubspaceError, "others 1 times"),
-    (lambda: subspace.separation(X[:, 0].T, ints, 6), th.SubspaceError, r"\[64, 6\] and \[6\]"),
+    (lambda: th.by_index(X[0], PROMPTS), th.TaskError, r"\[30\] or \[30, D\], not \[5, 64\]"),
+    (lambda: steering.separation(X[:, 0].T, PROMPTS), th.TaskError, r"not \[64, 6\]"),
     (lambda: basis.principal_components(X, 2), th.SubspaceError, r"not \[6, 5, 64\]"),
     (lambda: basis.principal_components(X[:, 0] * nan, 2), th.SubspaceError, "nan"),
     (lambda: basis.principal_components(X[0, :1].expand(6, 64), 1), th.SubspaceError, "along 0 directions only"),
@@ -89,16 +72,12 @@ transposed = {**tensors, "h.1.attn.c_attn.weight": tensors["h.1.attn.c_attn.weig
     (lambda: th.shares(ints, 5), th.SubspaceError, "from 0 to 4"),
     (lambda: th.shares(ints - 1, 6), th.SubspaceError, "from 0 to 5"),
     # looking and measuring
-    (lambda: causal.attention_to_items(torch.zeros(30, 13), PROMPTS), th.InputError, r"\[30, 12\].*\[30, 13\]"),
-    (lambda: causal.attention_to_items(torch.zeros(31, 12), PROMPTS), th.InputError, r"not \[31, 12\]"),
-    (lambda: causal.attention_to_items(torch.zeros(12, 30), PROMPTS), th.InputError, r"not \[12, 30\]"),
+    (lambda: attention_to(torch.zeros(31, 12), PROMPTS.positions), th.InputError, r"\[31, M\].*not \[30, 6\]"),
     (lambda: attend(PROMPTS.index), th.InputError, r"\[30, M\].*not \[30\]"),
     (lambda: attend(PROMPTS.mentions[:1]), th.InputError, r"not \[1, 5\]"),
     (lambda: attend(PROMPTS.mentions.T), th.InputError, r"not \[5, 30\]"),
     (lambda: attend(PROMPTS.mentions + 5), th.InputError, "from 0 to 11"),
-    (lambda: inhibition(OTHER_OV), th.HeadError, "not that of this model"),
-    (lambda: inhibition(NARROW_OV), th.HeadError, "not that of this model"),
-    (lambda: causal.preference(MODEL, PROMPTS, th.Head(2, -1), []), th.HeadError, "L2.H-1"),
+    (lambda: th.preference(MODEL, PROMPTS, [th.Head(2, -1)]), th.HeadError, "L2.H-1"),
     (lambda: th.rank_correlation(torch.zeros(3), torch.zeros(4)), th.InputError, r"\[3\] and \[4\]"),
     (lambda: th.rank_correlation(codes, codes), th.InputError, r"\[6, 3\]"),
     (lambda: th.rank_correlation(codes[0], codes[1] * nan), th.InputError, "nan"),
@@ -114,14 +93,13 @@ transposed = {**tensors, "h.1.attn.c_attn.weight": tensors["h.1.attn.c_attn.weig
     (lambda: fields(end=torch.zeros(12, dtype=torch.int64)), th.TaskError, "the 30 prompts, not 12"),
     (lambda: th.correct(torch.zeros(12, 30, 19), PROMPTS), th.TaskError, r"not \[12, 30, 19\]"),
     (lambda: th.correct(torch.zeros(30, 11), PROMPTS), th.TaskError, r"not \[30, 11\]"),
-    (lambda: lists.logit_difference(nan.expand(30, 19), PROMPTS), th.TaskError, "nan"),
-    (lambda: th.by_index(torch.zeros(30, 1), PROMPTS), th.TaskError, r"\[30\], not \[30, 1\]"),
+    (lambda: th.by_index(torch.zeros(30, 1, 1), PROMPTS), th.TaskError, r"\[30, D\], not \[30, 1, 1\]"),
     (lambda: th.by_index(torch.zeros(6), PROMPTS), th.TaskError, r"not \[6\]"),
     (lambda: th.run_end(MODEL, laundry_prompts(3, 1), th.before_end(MODEL, PROMPTS)), th.TaskError,
      "3 prompts"),
     (lambda: th.before_end(MODEL, fields(end=10)), th.TaskError, "unequal length"),
-    (lambda: th.fit_repair(MODEL, W, BUILT.channel, PROMPTS), th.TaskError, "a list"),
-    (lambda: th.fit_repair(MODEL, W, BUILT.channel, [PROMPTS], PROMPTS.tokens), th.TaskError, "a list of batches"),
+    (lambda: th.fit_repair(MODEL, CIRCUIT, BUILT.channel, PROMPTS), th.TaskError, "a list"),
+    (lambda: th.fit_repair(MODEL, CIRCUIT, BUILT.channel, [PROMPTS], PROMPTS.tokens), th.TaskError, "a list of batches"),
     (lambda: th.perplexity(MODEL, PROMPTS.tokens[:, :1]), th.TaskError, "one token"),
 ])
 def test_what_could_be_mistaken_is_refused(call, error, words):
@@ -130,16 +108,12 @@ def test_what_could_be_mistaken_is_refused(call, error, words):
 
 
 def test_nothing_is_refused_that_is_right():
-    for order in ([0, 0, 1, 1, 2, 2], np.array([1, 0, 2, 3, 4, 5])):               # takes from others, sorted or not
-        assert not torch.equal(change(edit.swap_coordinates(BASIS, torch.as_tensor(order), 2)), X)
     W_O = MODEL.h[1].attn.c_proj.weight
     kept = W_O[16:32].clone()
     W_O[16:32] = 0                                                                  # a head that writes nothing
-    silent = causal.inhibition_scores(MODEL, PROMPTS, th.ov_svd(th.Heads.of(MODEL)), BUILT.inhibition, BUILT.mover)
+    silent = scores_of_head(MODEL, PROMPTS, BUILT.inhibition, BUILT.mover)
     W_O[16:32] = kept
     assert silent.abs().max() < 1e-6
-    for fold in (True, False):
-        inhibition(th.ov_svd(th.Heads.of(MODEL, fold)))
     nothing = th.restrict(BASIS[:0], "L0.H0", 2).change(X)
     torch.testing.assert_close(nothing[:, 2], X[:, 2].mean(0).expand(6, 64))
     assert torch.equal(th.restrict(BASIS[:0], "L0.H0", 2, keep=False).change(X), X)
