@@ -59,7 +59,7 @@ def some_prompts(generator: Generator, n: int, n_items: int, kind: Callable = th
 
 @lru_cache
 def circuit_of_model() -> th.Circuit:
-    """The bundled model's circuit, as chapters 4 to 6 find it, with one mover: the one that looks at the answer most."""
+    """The bundled model's circuit, as chapters 4 to 6 find it, with the one mover that looks at the answer most."""
     prompts = th.laundry_list(th.load_tokenizer(MODEL), 400, 5, seed=40)
     circuit = th.find_circuit(th.load(MODEL), prompts)
     return replace(circuit, movers=circuit.movers[:1])
