@@ -83,7 +83,7 @@ def ties_in_order(x, y):
 
 
 def nothing_returned(model, found_on, tested_on, writers, reader, n):
-    th.inhibition_scores(model, found_on, th.Circuit(writers[:1], [reader]), components=[th.Component.of(writers[0], 0)])
+    th.inhibition_scores(model, found_on, th.Circuit(writers, [reader]), components=[th.Component.of(writers[0], 0)])
 
 
 LOOK, PICK, REMOVE, PREFER, SCORE, RANK, CHANNEL = "4.1", "4.2", "4.3", "4.4", "4.5", "4.6", "4.7"

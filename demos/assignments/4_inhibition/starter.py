@@ -131,8 +131,9 @@ def main():
               " on the answer", " ".join(f"{value:.2f}" for value in on_answer[layer].tolist()))
     circuit = th.find_circuit(model, th.laundry_list(tokenizer, 400, 5, seed=40))
     mover = circuit.movers[0]
-    print("mover:", mover, " inhibition heads:", *(th.Head(*pair) for pair in pick_heads(on_mentions, 0.5, mover.layer)))
-    print("the library's:", circuit)
+    inhibition = [th.Head(*pair) for pair in pick_heads(on_mentions, 0.5, mover.layer)]
+    print("mover:", mover, " inhibition heads:", *inhibition)
+    print("on other lists th.find_circuit finds", circuit)
 
     few = th.laundry_list(tokenizer, 100, 5, seed=2)
     writers = [th.Head(layer, head) for layer in range(mover.layer) for head in range(model.config.n_head)]
