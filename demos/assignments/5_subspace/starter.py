@@ -108,8 +108,8 @@ def random_index_test(model, found_on, tested_on, basis, control, circuit, targe
 
     found_on: the prompts on which codes are found: the mean coordinates of the stream at END just before
     circuit.where, by the answer's place. tested_on: the prompts on which END's coordinates are set, at the same read,
-    to the code of target[b], and the model's answers are counted. target: int64 [B], places drawn at random for you, a prompt each.
-    basis, control: two subspaces [k, D], each with codes of its own. The same targets serve both.
+    to the code of target[b], and the model's answers are counted. target: int64 [B], places drawn at random for you,
+    a prompt each. basis, control: two subspaces [k, D], each with codes of its own. The same targets serve both.
     You may use what 5.5 may, and th.by_index(values [B, k], prompts) -> [N, k].
     """
     raise NotImplementedError("5.6 random_index_test")
