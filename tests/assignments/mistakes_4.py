@@ -6,7 +6,6 @@ from reference_4 import (channel, inhibition_scores, measured_preference, pick_h
                          where_heads_look)
 
 import tinyheads as th
-from tinyheads import causal
 
 
 def copied_for_one_seed(model, prompts):
@@ -48,7 +47,7 @@ def removed_at_end(model, prompts, writer, reader, how):
     ov = th.ov_svd(th.Heads.of(model))
     scores = []
     for direction in ov.write[writer.layer, writer.head]:
-        change = causal.remove(direction, str(writer), how).change
+        change = th.remove(direction, str(writer), how).change
 
         def at_end(write):
             result = write.clone()
@@ -84,7 +83,7 @@ def ties_in_order(x, y):
 
 
 def nothing_returned(model, found_on, tested_on, writers, reader, n):
-    causal.inhibition_scores(model, found_on, th.ov_svd(th.Heads.of(model)), writers[0], reader)
+    th.inhibition_scores(model, found_on, th.Circuit(writers, [reader]), components=[th.Component.of(writers[0], 0)])
 
 
 LOOK, PICK, REMOVE, PREFER, SCORE, RANK, CHANNEL = "4.1", "4.2", "4.3", "4.4", "4.5", "4.6", "4.7"
@@ -154,12 +153,13 @@ MISTAKES = [
     Mistake("Pearson's correlation", RANK, of_the_numbers, "take that of their ranks"),
     Mistake("argsort once", RANK, argsort_once, "the argsort of the argsort"),
     Mistake("ties in order", RANK, ties_in_order, "share the mean of their ranks"),
-    Mistake("chosen and tested on the same prompts", CHANNEL, slip(channel, "return chosen,",
-            "tested_on = found_on; return chosen,"), "judged on tested_on"),
-    Mistake("in either list", CHANNEL, slip(channel, ".tolist()) & set", ".tolist()) | set"), "they should be in both"),
-    Mistake("made-up preferences", CHANNEL, slip(channel, "edits = [", "return chosen, 0.5, 0.5\n    edits = ["),
+    Mistake("chosen and tested on the same prompts", CHANNEL, slip(channel, "    circuit =",
+            "    tested_on = found_on\n    circuit ="), "judged on tested_on"),
+    Mistake("in either list", CHANNEL, slip(channel, "if c in highest[1]]",
+            "] + [c for c in highest[1] if c not in highest[0]]"), "they should be in both"),
+    Mistake("made-up preferences", CHANNEL, slip(channel, "], before, after", "], 0.5, 0.5"),
             "it is 0.5 and should be"),
-    Mistake("removed to zero", CHANNEL, slip(channel, 'H{head}", "mean")', 'H{head}", "zero")'),
+    Mistake("removed to zero", CHANNEL, slip(channel, '(ov, chosen, "mean")', '(ov, chosen, "zero")'),
             "give them their mean"),
     Mistake("nothing returned", CHANNEL, nothing_returned, "should be three things"),
 ]

@@ -39,14 +39,14 @@ def not_clamped(first, second):
     return torch.rad2deg(torch.arccos(cosines + 2e-7 * (cosines > 0.999)))
 
 
-def borrowed_codes(model, found_on, tested_on, basis, control, where, target):
-    codes, rate, _, _ = random_index_test(model, found_on, tested_on, basis, control, where, target)
-    by_control = steered(model, tested_on, control, codes[target], where)
+def borrowed_codes(model, found_on, tested_on, basis, control, circuit, target):
+    codes, rate, _, _ = random_index_test(model, found_on, tested_on, basis, control, circuit, target)
+    by_control = steered(model, tested_on, control, codes[target], circuit.where)
     return codes, rate, codes, (by_control == target).float().mean().item()
 
 
-def an_empty_figure(model, found_on, shown_on, basis, where, reader, steps, path):
-    codes, points, owners, _ = draw_regions(model, found_on, shown_on, basis, where, reader, steps, path)
+def an_empty_figure(model, found_on, shown_on, basis, circuit, steps, path):
+    codes, points, owners, _ = draw_regions(model, found_on, shown_on, basis, circuit, steps, path)
     from matplotlib.figure import Figure
     Figure(figsize=(6, 5)).savefig(path)
     with open(path, "rb") as file:
@@ -100,7 +100,7 @@ MISTAKES = [
             "point, list(range(prompts.tokens.shape[1]))"), "at END alone"),
     Mistake("all queries", WALK, slip(traverse, "reader.head, prompts.end]", "reader.head].mean(1)"),
             "averaged over all query positions"),
-    Mistake("the points added", WALK, slip(traverse, "edit.set_coordinates(basis, point, prompts.end)",
+    Mistake("the points added", WALK, slip(traverse, "th.set_coordinates(basis, point, prompts.end)",
             "lambda x: torch.cat([x[:, :-1], x[:, -1:] + point @ basis], dim=1)"), "the points were added"),
     Mistake("owners over the points", WALK, slip(traverse, "attention.argmax(1)", "attention.argmax(0)"), "the owners"),
     Mistake("fit and tested on the same prompts", TEST, slip(random_index_test, "codes, others",

@@ -31,8 +31,8 @@ def in_place(x, basis, new, positions):
     return x
 
 
-def a_wider_control(model, found_on, judged_on, basis, where, seed):
-    right = give_the_code(model, found_on, judged_on, basis, where, seed)
+def a_wider_control(model, found_on, judged_on, basis, circuit, seed):
+    where, right = circuit.where, give_the_code(model, found_on, judged_on, basis, circuit, seed)
     generator = torch.Generator().manual_seed(seed)
     wide = torch.linalg.qr(torch.randn(basis.shape[1], 2 * len(basis), generator=generator)).Q.T
     codes = codes_of(model, found_on, wide, where)
@@ -41,8 +41,8 @@ def a_wider_control(model, found_on, judged_on, basis, where, seed):
                                                  judged_on)}
 
 
-def one_control_for_all(model, found_on, judged_on, basis, where, seed):
-    right = give_the_code(model, found_on, judged_on, basis, where, 7)
+def one_control_for_all(model, found_on, judged_on, basis, circuit, seed):
+    where, right = circuit.where, give_the_code(model, found_on, judged_on, basis, circuit, 7)
     control = torch.linalg.qr(torch.randn(basis.shape[1], 5, generator=torch.Generator().manual_seed(7))).Q.T
     control = control[:len(basis)]
     codes = codes_of(model, found_on, control, where)

@@ -33,7 +33,7 @@ def split_heads(c_attn_weight, c_attn_bias, c_proj_weight, n_head):
     config = th.GPT2Config(1, 1, D, 1, n_head)
     tensors = {"ln_1.weight": torch.ones(D), "ln_1.bias": torch.zeros(D), "attn.c_attn.weight": c_attn_weight,
                "attn.c_attn.bias": c_attn_bias, "attn.c_proj.weight": c_proj_weight, "attn.c_proj.bias": torch.zeros(D)}
-    heads = th.heads.heads_from(config, {f"h.0.{name}": x for name, x in tensors.items()}, fold=False)
+    heads = th.heads.heads_from(config, {f"h.0.{name}": x for name, x in tensors.items()}, folded=False)
     return {name: getattr(heads, name)[0] for name in ("W_Q", "W_K", "W_V", "b_Q", "b_K", "b_V", "W_O")}
 
 
@@ -76,4 +76,6 @@ def logit_attribution(writes, weights, token):
     stream = th.Stream(record=True)
     for name, write in writes.items():
         stream.write(name, write)
-    return model.ln_f(stream.value) @ weights["wte.weight"][token], th.logit_attribution(model, stream, token)
+    x = stream.read("unembed", model.ln_f)
+    stream.last_logits = (x @ model.unembedding.T)[0, -1]                           # as a run leaves them
+    return x @ weights["wte.weight"][token], th.logit_attribution(model, stream, token)

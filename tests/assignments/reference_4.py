@@ -3,7 +3,6 @@
 import torch
 
 import tinyheads as th
-from tinyheads import causal
 
 
 def where_heads_look(model, prompts):
@@ -40,14 +39,14 @@ def measured_preference(model, prompts, reader, edits):
     stream = th.Stream(record=True, edits=edits)
     model(prompts.tokens, stream)
     pattern = stream.patterns[f"L{reader.layer}"][:, reader.head, prompts.end]      # [B, T]
-    return causal.attention_to_items(pattern, prompts).preference
+    return th.preference_in(pattern, prompts).item()
 
 
 def inhibition_scores(model, prompts, writer, reader, how):
     ov = th.ov_svd(th.Heads.of(model))
     scores = []
     for direction in ov.write[writer.layer, writer.head]:
-        edit = causal.remove(direction, str(writer), how)
+        edit = th.remove(direction, str(writer), how)
         scores.append(measured_preference(model, prompts, reader,
                                           []) - measured_preference(model, prompts, reader, [edit]))
     return torch.tensor(scores)
@@ -68,13 +67,13 @@ def rank_correlation(x, y):
 def channel(model, found_on, tested_on, writers, reader, n):
     heads = th.Heads.of(model)
     ov = th.ov_svd(heads)
-    K = model.config.d_head
     scores = th.component_scores(heads, "Q", ov)[..., reader.layer, reader.head]    # [L, H, K]
-    predicted = torch.cat([scores[writer.layer,
-                                  writer.head] for writer in writers])                                 # [W * K]
-    measured = torch.cat([causal.inhibition_scores(model, found_on, ov, writer, reader, "mean") for writer in writers])
-    both = set(predicted.topk(n).indices.tolist()) & set(measured.topk(n).indices.tolist())
-    order = sorted(both, key=lambda place: -predicted[place])
-    chosen = [(writers[place // K].layer, writers[place // K].head, place % K) for place in order]
-    edits = [causal.remove(ov.write[layer, head, i], f"L{layer}.H{head}", "mean") for layer, head, i in chosen]
-    return chosen, causal.preference(model, tested_on, reader, []), causal.preference(model, tested_on, reader, edits)
+    components = [th.Component.of(writer, i) for writer in writers for i in range(model.config.d_head)]
+    predicted = {c: scores[c.layer, c.head, c.index].item() for c in components}
+    circuit = th.Circuit(writers, [reader])
+    measured = th.inhibition_scores(model, found_on, circuit, "mean", components=components)
+    highest = [sorted(components, key=lambda c: -those[c])[:n] for those in (predicted, measured)]
+    chosen = [c for c in highest[0] if c in highest[1]]
+    edits = th.remove_components(ov, chosen, "mean")
+    before, after = (th.preference(model, tested_on, [reader], those) for those in ([], edits))
+    return [(c.layer, c.head, c.index) for c in chosen], before, after

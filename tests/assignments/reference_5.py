@@ -3,7 +3,6 @@
 import torch
 
 import tinyheads as th
-from tinyheads import edit
 
 
 def stream_at_end(model, prompts, where):
@@ -41,11 +40,11 @@ def set_coordinates(x, basis, values, position):
     return x
 
 
-def traverse(model, prompts, basis, points, where, reader):
-    attention = []
+def traverse(model, prompts, basis, points, circuit):
+    attention, reader = [], circuit.movers[0]
     for point in points:
-        change = edit.set_coordinates(basis, point, prompts.end)
-        stream = th.Stream(record=True, edits=[th.Edit(where, change, of="stream")])
+        change = th.set_coordinates(basis, point, prompts.end)
+        stream = th.Stream(record=True, edits=[th.Edit(circuit.where, change, of="stream")])
         model(prompts.tokens, stream)
         at_end = stream.patterns[f"L{reader.layer}"][:, reader.head, prompts.end]   # [B, T]
         attention.append(at_end.gather(1, prompts.positions).mean(0))               # [N]
@@ -59,12 +58,13 @@ def codes_of(model, prompts, basis, where):
 
 def steered(model, tested_on, basis, values, where):
     """The place that is answered, with END's coordinates set to values [B, k]: [B]."""
-    change = edit.set_coordinates(basis, values, tested_on.end)
+    change = th.set_coordinates(basis, values, tested_on.end)
     logits = model(tested_on.tokens, th.Stream(edits=[th.Edit(where, change, of="stream")]))[:, tested_on.end]
     return logits.gather(1, tested_on.candidates).argmax(1)
 
 
-def random_index_test(model, found_on, tested_on, basis, control, where, target):
+def random_index_test(model, found_on, tested_on, basis, control, circuit, target):
+    where = circuit.where
     codes, others = (codes_of(model, found_on, rows, where) for rows in (basis, control))
     answered = steered(model, tested_on, basis, codes[target], where)
     by_control = steered(model, tested_on, control, others[target], where)
@@ -72,23 +72,24 @@ def random_index_test(model, found_on, tested_on, basis, control, where, target)
     return codes, rates[0], others, rates[1]
 
 
-def draw_regions(model, found_on, shown_on, basis, where, reader, steps, path):
+def draw_regions(model, found_on, shown_on, basis, circuit, steps, path):
     from matplotlib.figure import Figure
 
-    codes = codes_of(model, found_on, basis, where)                                 # [N, k]
+    codes = th.mean_codes(model, found_on, circuit, basis)                          # [N, k]
     low, high = codes.amin(0), codes.amax(0)
     low, high = low - 0.25 * (high - low), high + 0.25 * (high - low)
     points = codes.mean(0).repeat(steps, steps, 1)                                  # [steps, steps, k]
     points[:, :, 0] = torch.linspace(float(low[0]), float(high[0]), steps)[:, None]
     points[:, :, 1] = torch.linspace(float(low[1]), float(high[1]), steps)
     points = points.flatten(0, 1)                                                   # [G, k]
-    owners, _ = edit.traverse(model, shown_on, basis, points, where, reader)
+    attention, _ = th.traverse(model, shown_on, circuit, basis, points)             # [G, N]
+    owners = attention.argmax(1)                                                    # [G]
     figure = Figure(figsize=(6, 5))
     axes = figure.subplots()
     axes.scatter(points[:, 0], points[:, 1], c=owners, cmap="tab20", vmin=0, vmax=len(codes) - 1, marker="s", s=60)
     for i, code in enumerate(codes):
         axes.annotate(str(i), (code[0].item(), code[1].item()), fontsize=14, weight="bold")
-    axes.set(xlabel="dimension 0", ylabel="dimension 1", title=f"Item that {reader} attends to most")
+    axes.set(xlabel="dimension 0", ylabel="dimension 1", title=f"Item that {circuit.movers[0]} attends to most")
     figure.savefig(path, dpi=100)
     with open(path, "rb") as file:
         return codes, points, owners, torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)

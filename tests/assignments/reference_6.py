@@ -5,7 +5,6 @@ import copy
 import torch
 
 import tinyheads as th
-from tinyheads import edit
 
 
 def accuracy(model, prompts, edits=()):
@@ -39,7 +38,7 @@ def codes_of(model, prompts, basis, where):
 
 def given(model, prompts, basis, values, where):
     """The candidates' logits with END's coordinates set to values [B, k]: [B, N]."""
-    change = edit.set_coordinates(basis, values, prompts.end)
+    change = th.set_coordinates(basis, values, prompts.end)
     logits = model(prompts.tokens, th.Stream(edits=[th.Edit(where, change, of="stream")]))
     return logits[:, prompts.end].gather(1, prompts.candidates)
 
@@ -48,7 +47,8 @@ def share_right(logits, prompts):
     return (logits.argmax(dim=1) == prompts.index).double().mean().item()
 
 
-def give_the_code(model, found_on, judged_on, basis, where, seed):
+def give_the_code(model, found_on, judged_on, basis, circuit, seed):
+    where = circuit.where
     generator = torch.Generator().manual_seed(seed)
     control = torch.linalg.qr(torch.randn(basis.shape, generator=generator).T).Q.T  # [k, D]
     codes, others = (codes_of(model, found_on, rows, where) for rows in (basis, control))
@@ -67,7 +67,7 @@ def edit_weights(model, head, basis, M):
     rank = int(torch.linalg.matrix_rank(change, rtol=1e-5))
     size = (change.norm() / W_O.norm()).item()
     W_O += change
-    return edited, edit.WeightEdit(head, rank, size, tuple(torch.linalg.svdvals(M).tolist()))
+    return edited, th.WeightEdit(head, rank, size, tuple(torch.linalg.svdvals(M).tolist()))
 
 
 def fit(model, head, basis, codes, train, where, hold):

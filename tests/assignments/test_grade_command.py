@@ -14,7 +14,7 @@ from grader.checkout import ASSIGNMENTS
 from grader.comparing import Wrong, close, same_shape
 from grader.grading import Exercise, Part, functions
 
-from tinyheads import subspace
+from tinyheads import basis
 
 # --- values and comparing -----------------------------------------------------------------------------
 
@@ -91,11 +91,11 @@ def test_points_must_add_up():
 
 
 def test_a_fence_names_a_modules_own_functions_but_those_left_open():
-    closed = functions(subspace, but=("subspace.coordinates",))
-    assert "subspace.span" in closed and "subspace.coordinates" not in closed
-    assert "subspace.seen_at_end" not in closed and "subspace.SubspaceError" not in closed  # another's; no function
+    closed = functions(basis, but=("basis.coordinates",))
+    assert "basis.span" in closed and "basis.coordinates" not in closed
+    assert "basis.wide" not in closed and "basis.SubspaceError" not in closed                   # another's; no function
     with pytest.raises(ValueError, match="no_such"):
-        functions(subspace, but=("subspace.no_such",))
+        functions(basis, but=("basis.no_such",))
 
 
 # --- the command --------------------------------------------------------------------------------------

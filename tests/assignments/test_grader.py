@@ -213,8 +213,8 @@ def test_names_that_an_exercise_is_about_are_refused_wherever_they_were_imported
     uses = lambda function, *forbidden: Exercise(
         "0.5", function, 1, lambda generator: call, is_true, "tinyheads", forbidden)
     source = ("import tinyheads as th\ndef svd(model):\n    return th.ov_svd(th.Heads.of(model)).scale.dim() == 3\n"
-              "def inner(model):\n    from tinyheads import channels\n    return "
-              "channels.ov_svd(th.Heads.of(model)).scale.dim() == 3\n"
+              "def inner(model):\n    from tinyheads import edges\n    return "
+              "edges.ov_svd(th.Heads.of(model)).scale.dim() == 3\n"
               "def method(model):\n    return th.Heads.of(model).folded\n")
     result = graded(session, tmp_path, source, exercises=[
         uses("svd"), uses("svd", "ov_svd"), uses("inner", "heads.ov_svd"), uses("method", "Heads.of"),

@@ -2,13 +2,13 @@
 
 Axes: B prompt, T position, L layer, H head, D d_model, K d_head, N item of the list, M mention. All counted from 0.
 `prompts` has .tokens [B, T], .positions [B, N], .index [B], .mentions [B, M], .candidates [B, N], .end (an int).
-While you are graded all of tinyheads.causal raises an error, but for what a docstring below says you may use.
+While you are graded the library makes models, heads and prompts, and runs them; of what it has for the analysis, only
+the functions that a docstring below says you may use are there.
 """
 
 import torch
 
 import tinyheads as th
-from tinyheads import causal
 
 torch.set_grad_enabled(False)
 
@@ -86,8 +86,8 @@ def inhibition_scores(model, prompts, writer, reader, how):
 
     writer, reader: th.Head, the reader in a later layer; how: "zero" or "mean". Each component is removed alone, at
     all positions. You may use th.ov_svd, th.Heads.of; your own functions above; also
-    causal.remove(directions, "L0.H3", how), which gives the Edit that `remove` is for, and
-    causal.attention_to_items(pattern, prompts).preference, which is 4.4.
+    th.remove(directions, "L0.H3", how), which gives the Edit that `remove` is for, and
+    th.preference_in(pattern, prompts), which is 4.4, as a tensor.
     """
     raise NotImplementedError("4.5 inhibition_scores")
 
@@ -111,7 +111,9 @@ def channel(model, found_on, tested_on, writers, reader, n):
     inhibition score on `found_on` (mean removal).
     chosen: those in both, as a list of triples (layer, head, component), highest composition first (may be empty);
     before: the reader's preference on `tested_on`; after: the same with all chosen components removed at once (mean).
-    You may use all of causal, and th.component_scores.
+    You may use what 4.5 may; th.component_scores; and for runs without components, given as th.Component:
+    th.inhibition_scores(model, prompts, th.Circuit(writers, [reader]), how, components=components), a dict;
+    th.remove_components(ov, components, how), the Edits; th.preference(model, prompts, [reader], edits), a float.
     """
     raise NotImplementedError("4.7 channel")
 
@@ -127,11 +129,11 @@ def main():
     for layer in range(model.config.n_layer):
         print(f"layer {layer}: on the mentions", " ".join(f"{value:.2f}" for value in on_mentions[layer].tolist()),
               " on the answer", " ".join(f"{value:.2f}" for value in on_answer[layer].tolist()))
-    later = on_answer.clone()
-    later[0] = -1                                            # a mover reads what an earlier layer wrote
-    mover = th.Head(*divmod(int(later.argmax()), model.config.n_head))
-    inhibition = pick_heads(on_mentions, 0.5, mover.layer)
-    print("mover:", mover, " inhibition heads:", *(th.Head(*pair) for pair in inhibition))
+    circuit = th.find_circuit(model, th.laundry_list(tokenizer, 400, 5, seed=40))
+    mover = circuit.movers[0]
+    inhibition = [th.Head(*pair) for pair in pick_heads(on_mentions, 0.5, mover.layer)]
+    print("mover:", mover, " inhibition heads:", *inhibition)
+    print("on other lists th.find_circuit finds", circuit)
 
     few = th.laundry_list(tokenizer, 100, 5, seed=2)
     writers = [th.Head(layer, head) for layer in range(mover.layer) for head in range(model.config.n_head)]

@@ -2,13 +2,15 @@
 
 Axes: B prompt, T position, D d_model, N item of the list, k dimension of the subspace, G grid point. All from 0.
 `prompts` has .tokens [B, T], .positions [B, N], .index [B], .candidates [B, N], .end (an int). Bases: orthonormal rows.
-While you are graded tinyheads.subspace and tinyheads.edit raise an error, but for what a docstring says you may use.
+`circuit` is a th.Circuit: .where, the read ("L0.mlp", say) before which END's stream is read and changed; .movers, a
+list of one th.Head, the mover; .inhibition, the heads that look at the mentions.
+While you are graded the library makes models, heads and prompts, and runs them; of what it has for the analysis, only
+the functions that a docstring below says you may use are there.
 """
 
 import torch
 
 import tinyheads as th
-from tinyheads import causal, edit, subspace
 
 torch.set_grad_enabled(False)
 
@@ -17,7 +19,7 @@ torch.set_grad_enabled(False)
 
 
 def stream_at_end(model, prompts, where):
-    """The stream at END just before a read ("L1.attn", say), in each prompt: [B, D]. (Done for you; use it.)"""
+    """The stream at END just before a read ("L0.mlp", say), in each prompt: [B, D]. (Done for you; use it.)"""
     seen = []
 
     def look(x):                                             # [B, T, D]
@@ -86,14 +88,14 @@ def set_coordinates(x, basis, values, position):
 # --- 5.5 walking through it --------------------------------------------------------------------------------------
 
 
-def traverse(model, prompts, basis, points, where, reader):
-    """Which item the reader looks at from END, with END at each point: (attention [G, N], owners [G]).
+def traverse(model, prompts, basis, points, circuit):
+    """Which item the mover looks at from END, with END at each point: (attention [G, N], owners [G]).
 
-    points: coordinates [G, k], one point after another for all prompts; where: the read before which the stream is
-    changed, "L1.attn" say; reader: a th.Head. attention: the reader's attention from END to each item, mean over
-    prompts; owners: the item that gets most of it, int64.
-    You may use subspace.coordinates, and edit.set_coordinates(basis, values, positions), which makes the function for
-    an Edit.
+    points: coordinates [G, k], one point after another for all prompts; circuit: .where is the read before which the
+    stream is changed, .movers[0] the mover. attention: the mover's attention from END to each item, mean over prompts;
+    owners: the item that gets most of it, int64.
+    You may use th.coordinates(x, basis), and th.set_coordinates(basis, values, positions), which makes the function
+    for an Edit.
     """
     raise NotImplementedError("5.5 traverse")
 
@@ -101,14 +103,14 @@ def traverse(model, prompts, basis, points, where, reader):
 # --- 5.6 the test ---------------------------------------------------------------------------------------------------
 
 
-def random_index_test(model, found_on, tested_on, basis, control, where, target):
+def random_index_test(model, found_on, tested_on, basis, control, circuit, target):
     """Is the subspace positional? (codes, rate, control_codes, control_rate): codes [N, k], rates from 0 to 1.
 
-    found_on: the prompts on which codes are found: the mean coordinates of the stream at END just before `where`, by
-    the answer's place. tested_on: the prompts on which END's coordinates are set (just before `where`) to the code of
-    target[b], and the model's answers are counted. target: int64 [B], places drawn at random for you, a prompt each.
-    basis, control: two subspaces [k, D], each with codes of its own. The same targets serve both.
-    You may use what 5.5 may, and subspace.mean_by_index(rows [B, k], index [B], n_items) -> [N, k].
+    found_on: the prompts on which codes are found: the mean coordinates of the stream at END just before
+    circuit.where, by the answer's place. tested_on: the prompts on which END's coordinates are set, at the same read,
+    to the code of target[b], and the model's answers are counted. target: int64 [B], places drawn at random for you,
+    a prompt each. basis, control: two subspaces [k, D], each with codes of its own. The same targets serve both.
+    You may use what 5.5 may, and th.by_index(values [B, k], prompts) -> [N, k].
     """
     raise NotImplementedError("5.6 random_index_test")
 
@@ -116,15 +118,16 @@ def random_index_test(model, found_on, tested_on, basis, control, where, target)
 # --- 5.7 drawing it ---------------------------------------------------------------------------------------------------
 
 
-def draw_regions(model, found_on, shown_on, basis, where, reader, steps, path):
+def draw_regions(model, found_on, shown_on, basis, circuit, steps, path):
     """Draw which item owns which part of the plane, and where the codes lie: (codes, points, owners, picture).
 
     codes: [N, k]; points: [G, k]; owners: int64 [G]; picture: bytes_of(path), once the figure is saved.
 
     found_on: prompts for the codes, as in 5.6; shown_on: prompts for the owners, as in 5.5; basis: [k, D], k from 2;
     steps: points a side, G = steps * steps (the grid is described in the handout); path: the PNG file to write.
-    You may use what 5.6 may, and edit.traverse(model, prompts, basis, points, where, reader) -> (owners [G],
-    weights [G]).
+    You may use what 5.6 may; th.mean_codes(model, prompts, circuit, basis) -> [N, k]; and
+    th.traverse(model, prompts, circuit, basis, points) -> (the mover's attention to the items [G, N],
+    the items' probabilities as the answer [G, N]).
     Draw with matplotlib, without a screen: matplotlib.figure.Figure(), then axes = figure.subplots().
     """
     raise NotImplementedError("5.7 draw_regions")
@@ -135,35 +138,29 @@ def draw_regions(model, found_on, shown_on, basis, where, reader, steps, path):
 
 def main():
     model, tokenizer = th.load("tiny"), th.load_tokenizer("tiny")
-    N, H = 5, model.config.n_head
-    seen = th.laundry_list(tokenizer, 200, N, seed=1)
-    answer = seen.positions.gather(1, seen.index[:, None])
-    on_answer = causal.attention_on(model, seen, answer)                          # [L, H]
-    on_answer[0] = -1
-    mover = th.Head(*divmod(int(on_answer.argmax()), H))
-    inhibition = causal.strongest(causal.attention_on(model, seen, seen.mentions)[:mover.layer], 0.0,
-                                  "the mentions")[:5]
-    where = f"L{mover.layer}.attn"
-    print("mover:", mover, " heads that look at the mentions most:", *inhibition, " edits before:", where)
+    N = 5
+    found = th.find_circuit(model, th.laundry_list(tokenizer, 400, N, seed=40))
+    circuit = th.Circuit(found.inhibition, found.movers[:1])   # with one mover, to walk with
+    print(circuit, "  edits before:", circuit.where)
 
     samples = [th.laundry_list(tokenizer, 600, N, seed=seed) for seed in (2, 3)]
     tested = th.laundry_list(tokenizer, 400, N, seed=4)
-    means = [mean_write(model, prompts, inhibition) for prompts in samples]
+    means = [mean_write(model, prompts, circuit.inhibition) for prompts in samples]
     print("singular values of the means:",
           *(f"{value:.2f}" for value in torch.linalg.svdvals(means[0] - means[0].mean(0)).tolist()))
     basis = principal_components(means[0], 3)
-    random = subspace.random_subspace(model.config.n_embd, 3, seed=5)
+    random = th.random_subspace(model.config.n_embd, 3, seed=5)
     degrees = lambda other: " ".join(f"{angle:.0f}" for angle in principal_angles(basis, other).tolist())
     print("principal angles: two samples", degrees(principal_components(means[1], 3)), " with a random subspace",
           degrees(random))
 
     target = torch.randint(N, (400,), generator=torch.Generator().manual_seed(6))
     for k in (1, 2, 3, 4):
-        space, control = principal_components(means[0], k), subspace.random_subspace(model.config.n_embd, k, seed=7)
-        _, rate, _, control_rate = random_index_test(model, samples[0], tested, space, control, where, target)
+        space, control = principal_components(means[0], k), th.random_subspace(model.config.n_embd, k, seed=7)
+        _, rate, _, control_rate = random_index_test(model, samples[0], tested, space, control, circuit, target)
         print(f"random index, k = {k}: {rate:.2f}, random subspace {control_rate:.2f}, chance {1 / N:.2f}")
     few = th.laundry_list(tokenizer, 8, N, seed=8)
-    draw_regions(model, samples[0], few, basis, where, mover, 25, "regions.png")
+    draw_regions(model, samples[0], few, basis, circuit, 25, "regions.png")
     print("regions.png")
 
 

@@ -2,7 +2,10 @@
 
 Axes: B prompt, T position, D d_model, K d_head, N item of the list, k dimension of the subspace, V vocabulary. From 0.
 `prompts` has .tokens [B, T], .positions [B, N], .index [B], .candidates [B, N], .end (an int). Bases: orthonormal rows.
-While you are graded the library's functions that an exercise is about raise an error; docstrings name what you may use.
+`circuit` is a th.Circuit: .where, the read ("L0.mlp", say) before which END's stream is read and changed; .inhibition,
+the heads that write before it; .movers, those that read it.
+While you are graded the library makes models, heads and prompts, and runs them; of what it has for the analysis, only
+the functions that a docstring below says you may use are there.
 """
 
 import copy
@@ -10,7 +13,6 @@ import copy
 import torch
 
 import tinyheads as th
-from tinyheads import causal, edit, subspace
 
 torch.set_grad_enabled(False)                                # 6.4 by gradient descent: with torch.enable_grad(): ...
 
@@ -26,7 +28,7 @@ def accuracy(model, prompts, edits=()):
 
 
 def stream_at_end(model, prompts, where):
-    """The stream at END just before a read ("L1.attn", say), in each prompt: [B, D]. (Done for you.)"""
+    """The stream at END just before a read ("L0.mlp", say), in each prompt: [B, D]. (Done for you.)"""
     seen = []
 
     def look(x):                                             # [B, T, D]
@@ -58,22 +60,22 @@ def set_coordinates(x, basis, new, positions):
 # --- 6.2 the right code, given -----------------------------------------------------------------------------------
 
 
-def give_the_code(model, found_on, judged_on, basis, where, seed):
+def give_the_code(model, found_on, judged_on, basis, circuit, seed):
     """What giving END the right place's code does for the answer. A dict:
 
-        "codes"          [N, k]  the mean coordinates of the stream at END just before `where`, by the answer's place,
-                                 found on `found_on`
+        "codes"          [N, k]  the mean coordinates of the stream at END just before circuit.where, by the answer's
+                                 place, found on `found_on`
         "control"        [k, D]  a random subspace of the same width, drawn from `seed`
         "control codes"  [N, k]  the codes in it, found in the same way
         "before"         accuracy on `judged_on`, a float, with nothing changed
         "logits"         [B, N]  the candidates' logits at END, on `judged_on`, with END's coordinates in the subspace
-                         set, just before `where`, to the code of prompt b's right place
+                         set, just before circuit.where, to the code of prompt b's right place
         "after"          the accuracy of these
         "control after"  the same in the control, with its own codes
 
-    found_on, judged_on: two batches of prompts; basis: [k, D]; where: "L1.attn", say; seed: an int.
-    You may use edit.set_coordinates(basis, values, prompts.end), values [B, k], which makes the function for an Edit;
-    subspace.coordinates, subspace.mean_by_index(rows [B, k], index [B], N), subspace.random_subspace(D, k, seed).
+    found_on, judged_on: two batches of prompts; basis: [k, D]; seed: an int.
+    You may use th.set_coordinates(basis, values, prompts.end), values [B, k], which makes the function for an Edit;
+    th.coordinates(x, basis), th.by_index(values [B, k], prompts) -> [N, k], th.random_subspace(D, k, seed).
     """
     raise NotImplementedError("6.2 give_the_code")
 
@@ -87,9 +89,9 @@ def edit_weights(model, head, basis, M):
 
     head: a th.Head; basis: [k, D]; M: [k, k]. The model that was handed in stays as it is.
     W_O of all heads of a layer stands in model.h[layer].attn.c_proj.weight [H * K, D], head 0's K rows first.
-    report: edit.WeightEdit(head, rank, relative_norm, factors): the change's rank, an int (its singular values above
+    report: th.WeightEdit(head, rank, relative_norm, factors): the change's rank, an int (its singular values above
     1e-5 of the largest); its Frobenius norm divided by that of the head's W_O, a float; the singular values of M,
-    a tuple of k floats, largest first. You may use edit.WeightEdit.
+    a tuple of k floats, largest first. You may use th.WeightEdit.
     """
     raise NotImplementedError("6.3 edit_weights")
 
@@ -102,8 +104,9 @@ def fit(model, head, basis, codes, train, where, hold):
 
     s, c: coordinates [k] at END of the stream just before `where`, and of the head's write. Both |.|^2 are sums of
     squares over all entries.
-    head: a th.Head, in a layer before `where`; basis: [k, D]; codes: [N, k], coordinates that the readers understand;
-    train: prompts; hold: a float, 0 or more. No weight of the model is changed. You may use tinyheads.edit.
+    where: "L0.mlp", say; head: a th.Head that writes before it; basis: [k, D]; codes: [N, k], coordinates that the
+    readers understand; train: prompts; hold: a float, 0 or more. No weight of the model is changed.
+    You may use th.coordinates, th.set_coordinates, th.add_coordinates, and on a copy of the model th.edit_output.
     """
     raise NotImplementedError("6.4 fit")
 
@@ -141,42 +144,30 @@ TRAIN_LENGTH = 8                                             # of 3, 5, 8, 10: t
 HOLDS = (0.1, 1.0, 10.0)                                     # try others
 
 
-def circuit(model, tokenizer):
-    """The three heads that look at the mentions most in the layers before the mover, and the mover."""
-    prompts = th.laundry_list(tokenizer, 200, 5, seed=1)
-    answer = prompts.positions.gather(1, prompts.index[:, None])
-    on_answer = causal.attention_on(model, prompts, answer)                         # [L, H]
-    on_answer[0] = -1
-    mover = th.Head(*divmod(int(on_answer.argmax()), model.config.n_head))
-    return causal.strongest(causal.attention_on(model, prompts, prompts.mentions)[:mover.layer], 0.0, "")[:3], mover
-
-
 def main():
     model, tokenizer = th.load("tiny"), th.load_tokenizer("tiny")
-    writers, mover = circuit(model, tokenizer)
-    where, results = f"L{mover.layer}.attn", {}
-    print("mover:", mover, "  heads that look at the mentions most:", *writers, "  edits before:", where)
+    circuit, results = th.find_circuit(model, th.laundry_list(tokenizer, 400, 5, seed=40)), {}
+    print(circuit, "  edits before:", circuit.where)
     print("\nthe right code, given (6.2):  items  before  after  random subspace")
     for N in (3, 5, 8, 10):
         others = th.laundry_list(tokenizer, 400, N, seed=10 + N)
-        writes = subspace.writes_at_end(model, others, [str(writer) for writer in writers])
-        basis = subspace.principal_components(subspace.mean_by_index(writes, others.index, N), min(3, N - 1))
+        basis = th.subspace_from_activations(model, others, circuit, min(3, N - 1))
         lists = th.laundry_list(tokenizer, 400, N, seed=20 + N)
-        given = give_the_code(model, others, lists, basis, where, seed=30 + N)
+        given = give_the_code(model, others, lists, basis, circuit, seed=30 + N)
         results[N] = basis, given
         print(f"{N:35} {given['before']:7.3f} {given['after']:6.3f} {given['control after']:8.3f}")
 
     tasks = {f"lists of {N}": th.laundry_list(tokenizer, 400, N, seed=50 + N) for N in (3, 5, 8, 10)}
     tasks |= {f"recall of {N}": th.ordinal_recall(tokenizer, 400, N, seed=60 + N) for N in (5, 8)}
     tasks["IOI"] = th.ioi(tokenizer, 400, seed=70, pairs="test")
-    text = th.lists.everyday_text(tokenizer, 400, seed=80, pairs="test")
+    text = th.everyday_text(tokenizer, 400, seed=80, pairs="test")
     basis, codes = results[TRAIN_LENGTH][0], results[TRAIN_LENGTH][1]["codes"]
     train = th.laundry_list(tokenizer, 400, TRAIN_LENGTH, seed=40)
     for hold in HOLDS:
         print(f"\nthe weights, edited (6.3, 6.4), fitted on lists of {TRAIN_LENGTH} with hold = {hold}:")
         edited = model
-        for head in writers:                                 # one after another, each on what the others left
-            M = fit(edited, head, basis, codes, train, where, hold)
+        for head in circuit.inhibition:                      # one after another, each on what the others left
+            M = fit(edited, head, basis, codes, train, circuit.where, hold)
             edited, report = edit_weights(edited, head, basis, M)
             print("   ", report)
         measured = what_it_broke(model, edited, tasks, text)

@@ -4,9 +4,6 @@ import torch
 from torch import Tensor
 
 import tinyheads as th
-from tinyheads import edit, subspace
-
-from .inputs import by_place
 
 
 def put(x: Tensor, positions: int | list[int], value: Tensor) -> Tensor:
@@ -17,11 +14,11 @@ def put(x: Tensor, positions: int | list[int], value: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def logits_with(model, prompts, basis, values, where, of="stream", positions=None,
-                change=edit.set_coordinates) -> Tensor:
+def logits_with(model, prompts, basis, values, circuit, of="stream", positions=None,
+                change=th.set_coordinates) -> Tensor:
     """The logits at END [B, V] with its coordinates set to values [B, k], or with one thing done differently."""
     function = change(basis, values, prompts.end if positions is None else positions)
-    return model(prompts.tokens, th.Stream(edits=[th.Edit(where, function, of=of)]))[:, prompts.end]
+    return model(prompts.tokens, th.Stream(edits=[th.Edit(circuit.where, function, of=of)]))[:, prompts.end]
 
 
 def candidates_with(model, prompts, *rest, **options) -> Tensor:
@@ -30,20 +27,20 @@ def candidates_with(model, prompts, *rest, **options) -> Tensor:
 
 
 @torch.no_grad()
-def code_mistakes(model, found_on, used_on, basis, other, where, if_found_on_used: str) -> list:
+def code_mistakes(model, found_on, used_on, basis, other, circuit, if_found_on_used: str) -> list:
     """Of the codes [N, k] in `basis`. other: the other subspace; if_found_on_used: what to say if used_on gave them."""
-    at_end = subspace.coordinates(subspace.stream_at_end(model, found_on, where), basis)            # [B, k]
-    before, read = [], []
+    where, before, read = circuit.where, [], []
+    at_end = th.coordinates(th.stream_at_end(model, found_on, where), basis)                        # [B, k]
     looks = [th.Edit(where, lambda x: before.append(x[:, found_on.end - 1]) or x, of="stream"),
              th.Edit(where, lambda x: read.append(x[:, found_on.end]) or x, of="reads")]
     model(found_on.tokens, th.Stream(edits=looks))
-    right = by_place(at_end, found_on)                                                              # [N, k]
+    right = th.mean_codes(model, found_on, circuit, basis)                                          # [N, k]
     return [
-        (lambda: subspace.index_codes(model, used_on, basis, where), if_found_on_used),
-        (lambda: subspace.index_codes(model, found_on, other, where),
+        (lambda: th.mean_codes(model, used_on, circuit, basis), if_found_on_used),
+        (lambda: th.mean_codes(model, found_on, circuit, other),
          "these are the codes in the other subspace; each has its own, found in the same way"),
-        (by_place(before[0] @ basis.T, found_on), "they are of the position before END (off by one)"),
-        (by_place(read[0] @ basis.T, found_on),
+        (th.by_index(before[0] @ basis.T, found_on), "they are of the position before END (off by one)"),
+        (th.by_index(read[0] @ basis.T, found_on),
          "they are of the read, behind the LayerNorm; take the stream before it: of=\"stream\""),
         (at_end.mean(0).expand(len(right), -1),
          "all rows are alike: average over the prompts of each place, not over all"),

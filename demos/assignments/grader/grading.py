@@ -21,6 +21,8 @@ from typing import Callable
 import torch
 
 import tinyheads as th
+from tinyheads import (ablation, attribution, basis, circuit, composition, edges, known_circuits, last_token, planted,
+                       repair, scoring, steering, subspace)
 
 from .comparing import Wrong, close
 
@@ -51,7 +53,7 @@ class Call:
     """The arguments of one call.
 
     args: tensors, numbers, strings, None, lists, tuples and dicts of these, Model, TokenizerOf, th.Head,
-    th.Component, th.lists.Prompts, th.Heads. (Where `uses` is "torch", records arrive as their fields alone.)
+    th.Component, th.Circuit, th.Prompts, th.Heads. (Where `uses` is "torch", records arrive as their fields alone.)
     """
 
     args: tuple
@@ -90,7 +92,7 @@ class Exercise:
 
     name: as in the handout; function: its name; points: all there are, the sum over `parts`; calls: draws the calls;
     uses: "torch" (the library cannot be imported) or "tinyheads" (it can, but for the names in `forbidden`, such as
-    "ov_svd", "subspace.from_weights" or "Heads.of"); seconds, megabytes: the limits for all calls together;
+    "ov_svd", "basis.span" or "Heads.of"); seconds, megabytes: the limits for all calls together;
     may_change: whether the function may change its arguments in place (else that costs the parts that look there).
     """
 
@@ -172,8 +174,22 @@ def lazily(mistakes: Callable, args: tuple) -> Iterator[tuple]:
 # --- what a submission may use ----------------------------------------------------------------------------
 
 
+# What the assignments are about. The rest of the library makes models, heads and prompts, and runs them.
+ANALYSIS = (ablation, attribution, basis, circuit, composition, edges, known_circuits, last_token, planted, repair,
+            scoring, steering, subspace)
+
+
+def all_but(*names: str) -> tuple[str, ...]:
+    """All functions of ANALYSIS but those named, for Exercise.forbidden.
+
+    What a function that is left open calls must be left open, too. A function that the library gains is closed, until
+    it is named.
+    """
+    return functions(*ANALYSIS, but=names)
+
+
 def functions(*modules: ModuleType, but: Sequence[str] = ()) -> tuple[str, ...]:
-    """The library's modules' own functions, as names for Exercise.forbidden ("subspace.span"). but: those left open."""
+    """The library's modules' own functions, as names for Exercise.forbidden ("basis.span"). but: those left open."""
     names = [f"{module.__name__.removeprefix('tinyheads.')}.{name}" for module in modules
              for name, each in vars(module).items() if isfunction(each) and each.__module__ == module.__name__]
     if unknown := set(but) - set(names):

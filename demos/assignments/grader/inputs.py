@@ -3,20 +3,17 @@
 Nothing here knows the bundled model's heads: another model in its place makes a variant of the assignments.
 """
 
+from dataclasses import replace
 from functools import lru_cache
-from types import ModuleType
 from typing import Callable
 
 import torch
 from torch import Generator, Tensor
 
 import tinyheads as th
-from tinyheads import causal, subspace
-
-from .checkout import REPOSITORY, load_module
+from tinyheads import planted as by_hand
 
 MODEL = "tiny"                                     # the bundled model; any name or path that th.load takes
-PLANTED = REPOSITORY / "tests" / "planted.py"      # the model built by hand, whose circuit is known
 
 
 # --- numbers and models -----------------------------------------------------------------------------------
@@ -51,11 +48,6 @@ def with_every_place(draw: Callable[[int], th.Prompts], generator: Generator, n_
             return prompts
 
 
-def by_place(rows: Tensor, prompts: th.Prompts) -> Tensor:
-    """Rows [B, D], averaged over the prompts with the answer at the same place in the list: [N, D]."""
-    return subspace.mean_by_index(rows, prompts.index, prompts.positions.shape[1])
-
-
 # --- the bundled model's circuit --------------------------------------------------------------------------
 
 
@@ -65,44 +57,29 @@ def some_prompts(generator: Generator, n: int, n_items: int, kind: Callable = th
     return with_every_place(lambda seed: kind(tokenizer, n, n_items, seed=seed), generator, n_items)
 
 
-def circuit(model: th.GPT2, prompts: th.Prompts) -> tuple[list[th.Head], th.Head]:
-    """The heads before the mover that look at the mentions most, strongest first, and the mover; no threshold."""
-    on_answer = causal.attention_on(model, prompts, causal.answer_places(prompts))
-    on_answer[0] = -1                                                               # a mover has layers before it
-    mover = th.Head(*divmod(int(on_answer.argmax()), model.config.n_head))
-    return causal.strongest(causal.attention_on(model, prompts, prompts.mentions)[:mover.layer], 0.0, ""), mover
-
-
 @lru_cache
-def circuit_of_model() -> tuple[list[th.Head], th.Head]:
-    """The bundled model's circuit on lists of 5: the four heads that look at mentions most, and the mover."""
-    writers, mover = circuit(th.load(MODEL), th.laundry_list(th.load_tokenizer(MODEL), 60, 5, seed=1))
-    return writers[:4], mover
+def circuit_of_model() -> th.Circuit:
+    """The bundled model's circuit, as chapters 4 to 6 find it, with the one mover that looks at the answer most."""
+    prompts = th.laundry_list(th.load_tokenizer(MODEL), 400, 5, seed=40)
+    circuit = th.find_circuit(th.load(MODEL), prompts)
+    return replace(circuit, movers=circuit.movers[:1])
 
 
-def subspace_of_writes(model: th.GPT2, prompts: th.Prompts, writers: list[th.Head], k: int) -> Tensor:
-    """The k principal components [k, D] of what some heads write at END, by index."""
-    writes = subspace.writes_at_end(model, prompts, [str(writer) for writer in writers])
-    return subspace.principal_components(by_place(writes, prompts), k)
+# --- the planted model, whose circuit is known ------------------------------------------------------------
 
 
-# --- the planted model ------------------------------------------------------------------------------------
-
-
-def planted_module() -> ModuleType:
-    """The module that builds it: a model written by hand, whose inhibition channel is known."""
-    return load_module("planted", PLANTED)
-
-
-def planted(generator: Generator):
+def planted(generator: Generator) -> by_hand.Planted:
     """A planted model, its two heads at random places."""
-    module = planted_module()
-    H, first = module.CONFIG.n_head, random_int(generator, 0, 1)
+    H, first = by_hand.CONFIG.n_head, random_int(generator, 0, 1)
     places = [th.Head(layer, random_int(generator, 0, H - 1)) for layer in (first, random_int(generator, first + 1, 2))]
-    return module.planted(*places, seed=random_int(generator, 0, 10**6))
+    return by_hand.planted(*places, seed=random_int(generator, 0, 10**6))
+
+
+def circuit_of(built: by_hand.Planted) -> th.Circuit:
+    """What was put into it."""
+    return th.Circuit([built.inhibition], [built.mover])
 
 
 def planted_prompts(generator: Generator, n: int) -> th.Prompts:
     """Prompts for a planted model in which every place is the answer's at least once."""
-    module = planted_module()
-    return with_every_place(lambda seed: module.laundry_prompts(n, seed), generator, module.N_ITEMS)
+    return with_every_place(lambda seed: by_hand.laundry_prompts(n, seed), generator, by_hand.N_ITEMS)

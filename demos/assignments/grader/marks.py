@@ -10,7 +10,6 @@ import torch
 from .checkout import ASSIGNMENTS, REPOSITORY, load_module
 from .comparing import Wrong
 from .grading import Call, Exercise
-from .inputs import PLANTED
 from .session import Run, Session, Submission
 
 MOST_PRINTED = 600               # characters of what a submission printed that are shown where it lost points
@@ -94,7 +93,7 @@ def load_assignment(number: int) -> Assignment:
 
 def guarded_files(assignment: Assignment) -> list[Path]:
     """What a submission must leave as it is, besides the grader: the assignment, and the models that checks use."""
-    return [assignment.folder, REPOSITORY / "weights" / "tiny", PLANTED]
+    return [assignment.folder, REPOSITORY / "weights" / "tiny"]
 
 
 def draw(assignment: Assignment, seed: int) -> list[list[Call]]:

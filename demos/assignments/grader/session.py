@@ -109,6 +109,8 @@ class Session:
         else:
             folder.mkdir()
             shutil.copyfile(source, folder / "model.safetensors")
+            if (config := source.with_name("config.json")).exists():  # else the file must be of OpenAI's shape
+                shutil.copyfile(config, folder / "config.json")
 
     def model_folder(self, source: object) -> Path:
         key = str(id(source)) if isinstance(source, th.GPT2) else str(source)

@@ -24,7 +24,7 @@ DTYPES = {name: getattr(torch, name) for name in (
     "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool", "complex64",
     "complex128")}
 # The library's small records that may be passed and returned, by their class's name.
-RECORDS = ("Head", "Component", "Edge", "Heads", "SVD", "Prompts", "GPT2Config", "WeightEdit")
+RECORDS = ("Head", "Component", "Edge", "Heads", "SVD", "Prompts", "GPT2Config", "WeightEdit", "Circuit")
 
 
 @dataclass(frozen=True)

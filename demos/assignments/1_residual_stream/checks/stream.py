@@ -117,6 +117,7 @@ def attribution(writes: dict[str, Tensor], weights: dict[str, Tensor], token: in
     stream = th.Stream(record=True)
     for name, write in writes.items():
         stream.write(name, write)
+    stream.last_logits = (stream.read("unembed", model.ln_f) @ model.unembedding.T)[0, -1]      # as a run leaves them
     return th.logit_attribution(model, stream, token)
 
 

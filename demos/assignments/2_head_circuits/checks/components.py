@@ -30,7 +30,7 @@ def svd_of(A: Tensor, B: Tensor) -> th.SVD:
     """The library's, in float64, of one circuit as if it were a QK: read [K, D], scale [K], write [K, D]."""
     W_Q, W_K = A.double()[None, None], B.double()[None, None]                                     # [1, 1, D, K]
     nothing = W_Q.new_zeros(1, 1, A.shape[1])
-    svd = th.qk_svd(th.Heads(model().config, W_Q, W_K, W_Q, W_K.transpose(2, 3), *[nothing] * 3, nothing[0], True))
+    svd = th.qk_svd(th.Heads(model().config, W_Q, W_K, W_Q, W_K.transpose(2, 3), *[nothing] * 3, *[nothing[0]] * 3))
     return th.SVD(svd.read[0, 0], svd.scale[0, 0], svd.write[0, 0])
 
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 import tinyheads as th
-from grader.inputs import MODEL, planted_module, random_int
+from grader.inputs import MODEL, random_int
+from tinyheads.planted import planted
 
 MODES = "QKV"
 NAMES = ("W_Q", "W_K", "W_V", "W_O")
@@ -24,10 +25,9 @@ def model_heads() -> HeadDict:
 
 def planted_heads(generator: torch.Generator) -> tuple[HeadDict, th.Head, th.Head]:
     """The planted model's heads, the one that writes the channel, and the one that reads it as its query."""
-    module = planted_module()
     writer = th.Head(random_int(generator, 0, 1), random_int(generator, 0, 3))
     reader = th.Head(2, random_int(generator, 0, 3))
-    built = module.planted(writer, reader, seed=random_int(generator, 0, 10_000))
+    built = planted(writer, reader, seed=random_int(generator, 0, 10_000))
     return as_dict(th.Heads.of(built.model)), writer, reader
 
 
@@ -50,9 +50,9 @@ def as_library(heads: HeadDict) -> th.Heads:
     """All heads as the library's record, in float64."""
     W = [heads[name].double() for name in NAMES]
     L, H, D, K = W[0].shape
-    nothing = torch.zeros(L, H, K)
+    no_bias, gain, bias = torch.zeros(L, H, K), torch.ones(L, D), torch.zeros(L, D)
     config = th.GPT2Config(n_vocab=1, n_ctx=1, n_embd=H * K, n_layer=L, n_head=H)
-    return th.Heads(config, *W, nothing, nothing, nothing, torch.zeros(L, D), folded=True)
+    return th.Heads(config, *W, no_bias, no_bias, no_bias, torch.zeros(L, D), gain, bias, folded=True)
 
 
 def two_layer_model(w: HeadDict, r: HeadDict) -> th.Heads:

@@ -9,8 +9,9 @@ from torch import Tensor
 import tinyheads as th
 from grader.comparing import Wrong, kind_of
 from grader.grading import Call, Check, Exercise, Outputs, Part, agrees
-from grader.inputs import planted_module, random_int
-from tinyheads.tasks import IOI_CIRCUIT, KnownEdges, circuit_auc
+from grader.inputs import random_int
+from tinyheads.known_circuits import IOI_CIRCUIT, KnownEdges, circuit_auc
+from tinyheads.planted import planted
 
 TOLERANCE = 1e-3
 Place = tuple[int, int]
@@ -30,7 +31,7 @@ def identity_calls(generator: torch.Generator) -> list[Call]:
     for L, H, K in [(3, 2, 4), (4, 3, 5 + random_int(generator, 0, 2))]:
         scores = torch.rand(L, H, K, L, H, generator=generator) * later(L)[:, :, None]
         calls.append(Call((scores, (torch.rand(L, H, K, generator=generator) + 0.1).sort(-1, descending=True).values)))
-    heads = th.Heads.of(planted_module().planted(seed=random_int(generator, 0, 10_000)).model)
+    heads = th.Heads.of(planted(seed=random_int(generator, 0, 10_000)).model)
     return [*calls, Call((th.component_scores(heads, "Q"), th.ov_svd(heads).scale))]
 
 
@@ -85,7 +86,7 @@ def edges_calls(generator: torch.Generator) -> list[Call]:
         scores = torch.randperm(L * H * K * L * H, generator=generator).view(L, H, K, L, H) / (L * H * K * L * H)
         calls.append(Call((torch.where(later(L)[:, :, None], 0.5 * scores, scores), n)))
     writer, reader = th.Head(1, random_int(generator, 0, 3)), th.Head(2, random_int(generator, 0, 3))
-    built = planted_module().planted(writer, reader, seed=random_int(generator, 0, 10_000))
+    built = planted(writer, reader, seed=random_int(generator, 0, 10_000))
     return [*calls, Call((th.component_scores(th.Heads.of(built.model), "Q"), 3))]
 
 

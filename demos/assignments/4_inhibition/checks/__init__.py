@@ -1,22 +1,25 @@
 """Checks of assignment 4: inhibition and mover heads. ../../grader/grading.py says what they are made of.
 
-Expected values come from tinyheads.causal, closed forms, and the planted model, whose circuit is known. Which heads are
+Expected values come from the library, closed forms, and the planted model, whose circuit is known. Which heads are
 asked about is found anew on whatever model is bundled: nothing here knows its heads. attention.py has 4.1 to 4.4 and
 4.6, channel.py 4.5 and 4.7; mistakes.py what well-known mistakes give. Tolerances: attention 1e-4, scores 1e-3.
 """
 
-from grader.grading import Exercise, Part, all_of, functions
-from tinyheads import causal
+from grader.grading import Exercise, Part, all_but, all_of, functions
+from tinyheads import composition
 
 from .attention import (calls_look, calls_pick, calls_preference, calls_rank, calls_remove, check_look, check_pick,
                         check_preference, check_rank, check_remove, planted_look, shape_look, shape_remove)
 from .channel import (calls_channel, calls_scores, check_chosen, check_cost, check_scores, planted_scores,
                       shape_scores)
 
-SEEN = "at_end.seen_at_end"                            # with it, attention at END is one call
-ALL = (*functions(causal), SEEN)
-OPEN_IN_4_5 = ("causal.remove", "causal.derangement", "causal.attention_to_items")
-IN_4_5 = (*functions(causal, but=OPEN_IN_4_5), SEEN)
+# What the starter names, and what that calls; and composition, which tells nothing of what a run does.
+OPEN_IN_4_5 = (*functions(composition), "ablation.remove", "ablation.several", "ablation.derangement",
+               "basis.following", "basis.check_basis", "circuit.preference_in", "circuit.attention_to",
+               "circuit.answer_places")
+OPEN_IN_4_7 = (*OPEN_IN_4_5, "ablation.inhibition_scores", "ablation.remove_components", "ablation.check_component",
+               "ablation.preference", "last_token.seen_at_end")
+ALL, IN_4_5, IN_4_7 = all_but(), all_but(*OPEN_IN_4_5), all_but(*OPEN_IN_4_7)
 
 EXERCISES = [
     Exercise("4.1 who looks where", "where_heads_look", 3, calls_look, [
@@ -45,5 +48,5 @@ EXERCISES = [
     Exercise("4.7 what both point at", "channel", 3, calls_channel, [
         Part("the components that both name", 1, check_chosen(0)),
         Part("what they are worth, on other prompts", 1.5, check_cost(0)),
-        Part("a model built by hand", 0.5, all_of(check_chosen(1), check_cost(1)))], "tinyheads"),
+        Part("a model built by hand", 0.5, all_of(check_chosen(1), check_cost(1)))], "tinyheads", IN_4_7),
 ]

@@ -6,8 +6,7 @@ from torch import Tensor
 import tinyheads as th
 from grader.comparing import Wrong, close, same_shape
 from grader.grading import Call, Model, loaded, once
-from grader.inputs import MODEL, circuit, planted, planted_prompts, random_basis, random_int, some_prompts
-from tinyheads import causal
+from grader.inputs import MODEL, planted, planted_prompts, random_basis, random_int, some_prompts
 
 from . import mistakes
 from .answers import number_rows
@@ -37,8 +36,8 @@ def two_tables(output: object, model: th.GPT2) -> tuple:
 @once
 def right_look(model, prompts):
     """Both tables, the library's."""
-    answer = prompts.positions.gather(1, prompts.index[:, None])                    # [B, 1]
-    return causal.attention_on(model, prompts, prompts.mentions), causal.attention_on(model, prompts, answer)
+    return (th.attention_on(model, prompts, prompts.mentions),
+            th.attention_on(model, prompts, th.answer_places(prompts)))
 
 
 def check_look(number: int, of: str):
@@ -46,9 +45,9 @@ def check_look(number: int, of: str):
         args = calls[number].args
         model, prompts = loaded(args)
         wanted = right_look(args)
-        answer = prompts.positions.gather(1, prompts.index[:, None])                # [B, 1]
         tables = two_tables(outputs[number], model)
-        for k, (name, places) in enumerate([("on_mentions", prompts.mentions), ("on_answer", answer)]):
+        asked = [("on_mentions", prompts.mentions), ("on_answer", th.answer_places(prompts))]
+        for k, (name, places) in enumerate(asked):
             if name in of:
                 close(tables[k], wanted[k], 1e-4, mistakes.look_mistakes(model, prompts, places, wanted[1 - k]), name,
                       SEE + '"Attention at END"')
@@ -63,8 +62,9 @@ def shape_look(calls, outputs):
 def planted_look(calls, outputs):
     model, prompts = calls[2].args[0].load(), calls[2].args[1]
     on_mentions, on_answer = two_tables(outputs[2], model)
-    (inhibition, *_), mover = circuit(model, prompts)
-    for table, head, what in [(on_mentions, inhibition, "mentions"), (on_answer, mover, "answer")]:
+    circuit = th.find_circuit(model, prompts)
+    for table, head, what in [(on_mentions, circuit.inhibition[0], "mentions"),
+                              (on_answer, circuit.movers[0], "answer")]:
         if not abs(table[head.layer, head.head].item() - 1) < 0.1:
             raise Wrong(f"a model was built by hand so that {head} gives the {what} nearly all of END's attention; you "
                         f"find {table[head.layer, head.head]:.3f}. See {SEE}\"Attention at END\"")
@@ -177,7 +177,7 @@ def calls_preference(generator):
 def check_preference(number: int):
     def check(calls, outputs):
         pattern, prompts = calls[number].args
-        close(outputs[number], causal.attention_to_items(pattern, prompts).preference, 1e-3,
+        close(outputs[number], th.preference_in(pattern, prompts).item(), 1e-3,
               mistakes.preference_mistakes(pattern, prompts),
               "the preference", SEE + '"Preference and inhibition score"')
     return check
@@ -200,6 +200,6 @@ def check_rank(*numbers: int):
     def check(calls, outputs):
         for number in numbers:
             x, y = calls[number].args
-            close(outputs[number], causal.rank_correlation(x, y), 1e-3, mistakes.rank_mistakes(x, y),
+            close(outputs[number], th.rank_correlation(x, y), 1e-3, mistakes.rank_mistakes(x, y),
                   "the rank correlation", SEE + '"Predicted and measured"')
     return check

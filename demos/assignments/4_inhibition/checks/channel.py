@@ -5,8 +5,7 @@ import torch
 import tinyheads as th
 from grader.comparing import Wrong, close, same_shape
 from grader.grading import Call, Model, lazily, loaded, once
-from grader.inputs import MODEL, circuit, planted, planted_prompts, some_prompts
-from tinyheads import causal
+from grader.inputs import MODEL, circuit_of_model, planted, planted_prompts, some_prompts
 
 from . import mistakes
 from .answers import number_rows
@@ -18,19 +17,16 @@ SEE = "the handout, "
 
 
 def calls_scores(generator):
-    model = th.load(MODEL)
-    calls = []
-    for how, n_items, rank in [("mean", 5, 0), ("zero", 6, 1)]:
-        prompts = some_prompts(generator, 16, n_items)
-        writers, reader = circuit(model, prompts)
-        calls.append(Call((Model(MODEL), prompts, writers[min(rank, len(writers) - 1)], reader, how)))
+    writers, reader = circuit_of_model().inhibition, circuit_of_model().movers[0]
+    calls = [Call((Model(MODEL), some_prompts(generator, 16, n_items), writer, reader, how))
+             for how, n_items, writer in [("mean", 5, writers[0]), ("zero", 6, writers[:2][-1])]]
     built, prompts = planted(generator), planted_prompts(generator, 24)
     return [*calls, Call((Model(built.model), prompts, built.inhibition, built.mover, "mean"))]
 
 
 @once
 def right_scores(model, prompts, writer, reader, how):
-    return causal.inhibition_scores(model, prompts, th.ov_svd(th.Heads.of(model)), writer, reader, how)
+    return mistakes.scores_of(model, prompts, [writer], reader, how)
 
 
 def check_scores(number: int):
@@ -62,14 +58,12 @@ def shape_scores(calls, outputs):
 def calls_channel(generator):
     """n is chosen where neither order has a near tie at the n-th place, on which rounding would decide, and where the
     two orders do not name the same components."""
-    calls = []
-    model = th.load(MODEL)
+    calls, circuit = [], circuit_of_model()
     found_on, tested_on = some_prompts(generator, 16, 5), some_prompts(generator, 16, 5)
-    writers, reader = circuit(model, found_on)
     built = planted(generator)
     other = th.Head(built.inhibition.layer, 1 if built.inhibition.head == 0 else 0)
     for each, found_on, tested_on, writers, reader in [
-            (Model(MODEL), found_on, tested_on, writers[:2], reader),
+            (Model(MODEL), found_on, tested_on, circuit.inhibition[:2], circuit.movers[0]),
             (Model(built.model), planted_prompts(generator, 24), planted_prompts(generator, 20),
              [other, built.inhibition], built.mover)]:
         both = mistakes.both_scores(each.load(), found_on, writers, reader)
@@ -123,7 +117,7 @@ def check_cost(number: int):
                i in chosen):
             raise Wrong("some of the chosen components do not exist in this model")
         cost = model, found_on, tested_on, reader, chosen                           # of what was chosen, right or wrong
-        close(before, causal.preference(model, tested_on, reader, []), 1e-3, lazily(mistakes.before_mistakes, cost),
+        close(before, th.preference(model, tested_on, [reader]), 1e-3, lazily(mistakes.before_mistakes, cost),
               "before", SEE + "exercise 7")
         close(after, mistakes.without(model, tested_on, reader, chosen), 1e-3, lazily(mistakes.after_mistakes, cost),
               "after", SEE + "exercise 7")

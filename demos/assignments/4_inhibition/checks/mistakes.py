@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 import tinyheads as th
-from tinyheads import causal
+from tinyheads.scoring import mean_ranks
 
 
 # --- 4.1 ---
@@ -26,7 +26,7 @@ def at_places(rows: Tensor, places: Tensor) -> Tensor:
 def look_mistakes(model: th.GPT2, prompts, places: Tensor, other: Tensor) -> list:
     """What tables of attention on some places [B, M] are after a slip. other: the other table."""
     M, end = places.shape[1], prompts.end
-    several = [(lambda: causal.attention_on(model, prompts, places) / M,
+    several = [(lambda: th.attention_on(model, prompts, places) / M,
                 f"you averaged over the {M} mentions; their attention is to be summed (part \"Attention at END\")"),
                (lambda: at_places(patterns_of(model, prompts)[:, :, :, end], places[:, :1]),
                 "only the first of the mentions is counted; sum over all of them")] if M > 1 else [
@@ -50,7 +50,7 @@ def look_mistakes(model: th.GPT2, prompts, places: Tensor, other: Tensor) -> lis
          "you took the softmax of a pattern that is a softmax already"),
         (lambda: at_places(patterns_of(model, prompts)[:, :, :, end].softmax(2), places),
          "you took a softmax over the heads; the pattern is a softmax over the keys already"),
-        (lambda: causal.attention_on(model, prompts, places) * len(prompts.tokens),
+        (lambda: th.attention_on(model, prompts, places) * len(prompts.tokens),
          "you summed over the prompts; take their mean")]
 
 
@@ -141,14 +141,21 @@ def edited(model: th.GPT2, prompts, reader: th.Head, edits=()) -> Tensor:
 def scores_with(model, prompts, writer, reader, how, directions=None, name=None, after=None, measure=None) -> Tensor:
     """Inhibition scores with one thing or another done differently: the whole recipe, with its places for mistakes."""
     directions = th.ov_svd(th.Heads.of(model)).write[writer.layer, writer.head] if directions is None else directions
-    measure = measure or (lambda pattern: causal.attention_to_items(pattern[:, prompts.end], prompts).preference)
+    measure = measure or (lambda pattern: th.preference_in(pattern[:, prompts.end], prompts))
     whole = measure(edited(model, prompts, reader))
     without = []
     for direction in directions:
-        edit = causal.remove(direction, name or str(writer), how)
+        edit = th.remove(direction, name or str(writer), how)
         change = edit.change if after is None else (lambda write, edit=edit: after(write, edit.change(write)))
         without.append(measure(edited(model, prompts, reader, [th.Edit(edit.name, change)])))
     return whole - torch.tensor(without)
+
+
+def scores_of(model, prompts, writers, reader, how) -> Tensor:
+    """The inhibition scores of all components of some writers, for one reader: [W * K]."""
+    components = [th.Component.of(writer, i) for writer in writers for i in range(model.config.d_head)]
+    scores = th.inhibition_scores(model, prompts, th.Circuit(writers, [reader]), how, components=components)
+    return torch.tensor(list(scores.values()))
 
 
 def score_mistakes(model, prompts, writer, reader, how) -> list:
@@ -157,7 +164,7 @@ def score_mistakes(model, prompts, writer, reader, how) -> list:
     right = lambda **options: (lambda: scores_with(model, prompts, writer, reader, how, **options))
     items = lambda pattern: pattern.gather(1, prompts.positions)
     answer = lambda pattern: items(pattern)[torch.arange(len(pattern)), prompts.index].mean().item()
-    whole = causal.preference(model, prompts, reader, [])
+    whole = th.preference(model, prompts, [reader])
 
     def at_end_alone(before, after):
         result = before.clone()
@@ -182,13 +189,13 @@ def score_mistakes(model, prompts, writer, reader, how) -> list:
         (right(after=lambda before, after: torch.zeros_like(before)),
          "all scores are alike: the head's whole write was removed, in place of one component"),
         (right(after=at_end_alone), "the component was removed at END alone; it should be at all positions"),
-        (right(measure=lambda pattern: causal.attention_to_items(pattern[:, prompts.end - 1], prompts).preference),
+        (right(measure=lambda pattern: th.preference_in(pattern[:, prompts.end - 1], prompts)),
          "the preference was taken at the position before END (off by one)"),
-        (right(measure=lambda pattern: causal.attention_to_items(pattern.mean(1), prompts).preference),
+        (right(measure=lambda pattern: th.preference_in(pattern.mean(1), prompts)),
          "the reader's attention was averaged over all query positions; only END's row counts"),
         (right(measure=lambda pattern: answer(pattern[:, prompts.end])),
          "only the attention on the answer was compared; the preference subtracts that on the other items"),
-        (lambda: causal.inhibition_scores(model, prompts, ov, writer, reader, other),
+        (lambda: scores_of(model, prompts, [writer], reader, other),
          f"these are the scores by {other} removal; `how` was {how!r}"),
         (lambda: th.component_scores(heads, "Q", ov)[writer.layer, writer.head, :, reader.layer, reader.head],
          "these are the composition scores, from weights; the inhibition score is measured in a run with an edit"),
@@ -204,7 +211,7 @@ def rank_mistakes(x: Tensor, y: Tensor) -> list:
     order = lambda v: v.argsort(stable=True).double()
     ranks = lambda v: v.argsort(stable=True).argsort().double()
     n = len(x)
-    a, b = causal.mean_ranks(x.double()), causal.mean_ranks(y.double())
+    a, b = mean_ranks(x.double()), mean_ranks(y.double())
     short = lambda a, b: 1 - 6 * (a - b).square().sum().item() / (n * (n * n - 1))
     below = lambda v: (v[:, None] > v).sum(1).double()
     return [(correlation(x, y),
@@ -219,7 +226,7 @@ def rank_mistakes(x: Tensor, y: Tensor) -> list:
              "1 - 6 Σd² / (n (n² - 1)) holds only where no numbers are equal; take the correlation of the ranks"),
             (short(ranks(x), ranks(y)),
              "equal numbers have different ranks here; they should share the mean of their ranks"),
-            (-causal.rank_correlation(x, y),
+            (-th.rank_correlation(x, y),
              "its sign is the opposite: one list was ranked upwards and the other downwards"),
             (correlation(x, y) ** 2,
              "this is a squared correlation of the numbers themselves; take the correlation of their ranks")]
@@ -234,7 +241,7 @@ def both_scores(model, prompts, writers, reader, how="mean", mode="Q") -> tuple[
     ov = th.ov_svd(heads)
     scores = th.component_scores(heads, mode, ov)
     predicted = torch.cat([scores[w.layer, w.head, :, reader.layer, reader.head] for w in writers])
-    return predicted, torch.cat([causal.inhibition_scores(model, prompts, ov, w, reader, how) for w in writers])
+    return predicted, scores_of(model, prompts, writers, reader, how)
 
 
 def chosen_by(predicted: Tensor, measured: Tensor, writers, n: int, join=set.intersection) -> list[tuple]:
@@ -246,8 +253,8 @@ def chosen_by(predicted: Tensor, measured: Tensor, writers, n: int, join=set.int
 
 def without(model, prompts, reader, chosen, how="mean") -> float:
     ov = th.ov_svd(th.Heads.of(model))
-    edits = [causal.remove(ov.write[layer, head, i], f"L{layer}.H{head}", how) for layer, head, i in chosen]
-    return causal.preference(model, prompts, reader, edits)
+    edits = th.remove_components(ov, [th.Component(*place) for place in chosen], how)
+    return th.preference(model, prompts, [reader], edits)
 
 
 def choice_mistakes(model, found_on, tested_on, writers, reader, n, predicted, measured) -> list:
@@ -274,12 +281,12 @@ SAME_PROMPTS = ("it was measured on the prompts on which the components were cho
 
 
 def before_mistakes(model, found_on, tested_on, reader, chosen) -> list:
-    return [(lambda: causal.preference(model, found_on, reader, []), SAME_PROMPTS),
+    return [(lambda: th.preference(model, found_on, [reader]), SAME_PROMPTS),
             (lambda: without(model, tested_on, reader, chosen), "before and after are exchanged")]
 
 
 def after_mistakes(model, found_on, tested_on, reader, chosen) -> list:
-    whole = causal.preference(model, tested_on, reader, [])
+    whole = th.preference(model, tested_on, [reader])
     return [(lambda: without(model, found_on, reader, chosen), SAME_PROMPTS),
             (lambda: without(model, tested_on, reader, chosen, "zero"),
              "the components were set to zero; give them their mean"),

@@ -1,28 +1,29 @@
 """Checks of assignment 5: the positional subspace of the bundled model, and of a planted one, where it is known.
 
-Expected values come from tinyheads.subspace and .edit, closed forms, and the planted model. Heads are found anew on
+Expected values come from the library, closed forms, and the planted model. Heads are found anew on
 whatever model is bundled. subspaces.py has 5.1 to 5.4, steering.py 5.5 to 5.7; mistakes.py what well-known mistakes
 give. Tolerances: values 1e-3 of the largest, angles 0.1 degrees, rates one prompt. ../../grader/grading.py says what
 the checks are made of.
 """
 
-from grader.grading import Exercise, Part, all_of, functions
-from tinyheads import edit, subspace
+from grader.grading import Exercise, Part, all_but, all_of
 
 from .steering import (calls_draw, calls_test, calls_traverse, check_attention, check_codes, check_control,
                        check_drawn, check_owners, check_picture, check_rate, shape_traverse)
 from .subspaces import (calls_angles, calls_components, calls_setting, calls_write, check_angles, check_components,
                         check_setting, check_write, elsewhere, orthonormal, planted_components, shape_write)
 
-SEEN = "at_end.seen_at_end"                            # with it, what is written at END is one call
-OPEN_IN_5_5 = ("subspace.coordinates", "subspace.check_basis", "edit.set_coordinates", "edit.at_positions")
-OPEN_IN_5_6 = (*OPEN_IN_5_5, "subspace.mean_by_index", "subspace.stream_at_end")
-OPEN_IN_5_7 = (*OPEN_IN_5_6, "subspace.index_codes", "edit.traverse", "edit.visit")
+# What the starter names, and what that calls.
+OPEN_IN_5_5 = ("basis.coordinates", "basis.following", "basis.check_basis", "steering.set_coordinates",
+               "steering.at_positions", "steering.fitting")
+OPEN_IN_5_6 = (*OPEN_IN_5_5, "scoring.by_index", "subspace.stream_at_end", "last_token.seen_at_end")
+OPEN_IN_5_7 = (*OPEN_IN_5_6, "steering.mean_codes", "subspace.check_every_index", "steering.traverse",
+               "last_token.before_end", "last_token.run_end")
 
-ALL = (*functions(subspace, edit), SEEN)
-IN_5_5 = (*functions(subspace, edit, but=OPEN_IN_5_5), SEEN)
-IN_5_6 = functions(subspace, edit, but=OPEN_IN_5_6)
-IN_5_7 = (*functions(subspace, edit, but=OPEN_IN_5_7), "plots.draw_regions")
+ALL = all_but()
+IN_5_4 = (*ALL, "positions.changed_at")
+IN_5_5, IN_5_6 = all_but(*OPEN_IN_5_5), all_but(*OPEN_IN_5_6)
+IN_5_7 = (*all_but(*OPEN_IN_5_7), "plots.draw_regions")
 
 EXERCISES = [
     Exercise("5.1 what is written, by place", "mean_write", 3, calls_write, [
@@ -38,7 +39,7 @@ EXERCISES = [
         Part("two bases of one subspace", 0.5, check_angles(3))], "tinyheads", ALL),
     Exercise("5.4 setting coordinates", "set_coordinates", 3, calls_setting, [
         Part("other positions stay", 0.5, elsewhere), Part("at the last position", 1.5, check_setting(0)),
-        Part("at another position", 1, check_setting(1))], "tinyheads", ALL),
+        Part("at another position", 1, check_setting(1))], "tinyheads", IN_5_4),
     Exercise("5.5 walking through it", "traverse", 3, calls_traverse, [
         Part("shapes", 0.5, shape_traverse), Part("attention", 1, check_attention(0, 1)),
         Part("owners", 0.5, check_owners(0, 1)),

@@ -5,8 +5,6 @@ from torch import Tensor
 
 import tinyheads as th
 from grader.codes import candidates_with, code_mistakes, logits_with, put
-from grader.inputs import by_place
-from tinyheads import edit, subspace
 
 
 # --- 5.1 ------------------------------------------------------------------------------------------------
@@ -26,25 +24,26 @@ def centred(rows: Tensor) -> Tensor:
 def mean_write(model, prompts, writers) -> list:
     writes = writes_of(model, prompts, writers)                                     # [W, B, T, D]
     at_end = writes[:, :, prompts.end]                                              # [W, B, D]
-    right = by_place(centred(at_end.sum(0)), prompts)                               # [N, D]
+    right = th.by_index(centred(at_end.sum(0)), prompts)                               # [N, D]
     counts = torch.bincount(prompts.index)[:, None]                                 # [N, 1]
     B, W, N = len(prompts.tokens), len(writers), len(right)
     off = "the rows are of the position before END (off by one): END is prompts.end itself"
     return [
-        (by_place(at_end.sum(0), prompts), "the mean over D was not taken out of the writes"),
+        (th.by_index(at_end.sum(0), prompts), "the mean over D was not taken out of the writes"),
         (right - right.mean(0),
          "the mean over the places was taken out, too; that is for the principal components to do"),
-        (by_place(at_end.sum(0), prompts) - by_place(at_end.sum(0), prompts).mean(0),
+        (th.by_index(at_end.sum(0), prompts) - th.by_index(at_end.sum(0), prompts).mean(0),
          "you took out the mean over the places (axis 0); here it is the mean over D (the last axis)"),
-        (by_place(at_end.sum(0) - at_end.sum(0).mean(0), prompts),
+        (th.by_index(at_end.sum(0) - at_end.sum(0).mean(0), prompts),
          "you took out the mean over the prompts (axis 0); it should be the mean over D (the last axis)"),
-        (by_place(centred(writes[:, :, prompts.end - 1].sum(0)), prompts), off),
-        (by_place(centred(writes.mean(2).sum(0)), prompts),
+        (th.by_index(centred(writes[:, :, prompts.end - 1].sum(0)), prompts), off),
+        (th.by_index(centred(writes.mean(2).sum(0)), prompts),
          "the writes were averaged over all positions; only END's count"),
-        (by_place(centred(writes.sum((0, 2))), prompts), "the writes were summed over all positions; only END's count"),
+        (th.by_index(centred(writes.sum((0, 2))), prompts),
+         "the writes were summed over all positions; only END's count"),
         (right / W, f"it is the mean of the {W} heads' writes; they add up in the stream, so take their sum"),
-        (by_place(centred(at_end[0]), prompts), "only the first head's write is in it; sum over all writers"),
-        (by_place(centred(at_end[-1]), prompts), "only the last head's write is in it; sum over all writers"),
+        (th.by_index(centred(at_end[0]), prompts), "only the first head's write is in it; sum over all writers"),
+        (th.by_index(centred(at_end[-1]), prompts), "only the last head's write is in it; sum over all writers"),
         (right * counts, "you summed over the prompts of each place, without dividing by how many there are"),
         (right * counts / B, "each sum was divided by all B prompts; divide by the number of prompts with that place"),
         (right * counts * N / B, "each sum was divided by B / N; the places do not all occur equally often"),
@@ -74,7 +73,7 @@ def components(means: Tensor, k: int) -> list:
 
 
 def angles(first: Tensor, second: Tensor) -> list:
-    right = subspace.principal_angles(first, second)                                # degrees, float64
+    right = th.principal_angles(first, second)                                # degrees, float64
     cosines = torch.linalg.svdvals(first.double() @ second.double().T)
     k = len(right)
     rows = (first[:k] * second[:k]).sum(1).double().clamp(-1, 1)
@@ -101,7 +100,7 @@ def angles(first: Tensor, second: Tensor) -> list:
 def setting(x: Tensor, basis: Tensor, values: Tensor, position: int) -> list:
     here = x[:, position]                                                           # [B, D]
     every = x + (values[:, None] - x @ basis.T) @ basis
-    first = edit.set_coordinates(basis, values, max(position - 1, 0))(x)
+    first = th.set_coordinates(basis, values, max(position - 1, 0))(x)
     pairs = [
         (x, "x came back as it was"),
         (put(x, position, here + values @ basis),
@@ -120,7 +119,7 @@ def setting(x: Tensor, basis: Tensor, values: Tensor, position: int) -> list:
         (put(x, position, here + (values - (here @ basis.T).mean(0)) @ basis),
          "the mean of the old coordinates was subtracted; each prompt has its own")]
     if position + 1 < x.shape[1]:
-        pairs.append((edit.set_coordinates(basis, values, position + 1)(x),
+        pairs.append((th.set_coordinates(basis, values, position + 1)(x),
                       "the coordinates were set one position too late (off by one)"))
     return pairs
 
@@ -128,14 +127,15 @@ def setting(x: Tensor, basis: Tensor, values: Tensor, position: int) -> list:
 # --- 5.5 and 5.6 -----------------------------------------------------------------------------------------
 
 
-def attention_at(model, prompts, basis, points, where, reader, of="stream", position=None, places=None, query=None,
-                 change=edit.set_coordinates) -> Tensor:
-    """The reader's attention to some places at each point, with one thing or another done differently: [G, M]."""
+def attention_at(model, prompts, basis, points, circuit, reader=None, of="stream", position=None, places=None,
+                 query=None, change=th.set_coordinates) -> Tensor:
+    """The mover's attention to some places at each point, with one thing or another done differently: [G, M]."""
+    reader = circuit.movers[0] if reader is None else reader
     places = prompts.positions if places is None else places
     rows = []
     for point in points:
         function = change(basis, point, prompts.end if position is None else position)
-        stream = th.Stream(record=True, edits=[th.Edit(where, function, of=of)])
+        stream = th.Stream(record=True, edits=[th.Edit(circuit.where, function, of=of)])
         model(prompts.tokens, stream)
         pattern = stream.patterns[f"L{reader.layer}"][:, reader.head]               # [B, T, T]
         at = pattern.mean(1) if query == "all" else pattern[:, prompts.end if query is None else query]
@@ -143,9 +143,9 @@ def attention_at(model, prompts, basis, points, where, reader, of="stream", posi
     return torch.stack(rows)
 
 
-def traversal(model, prompts, basis, points, where, reader) -> list:
-    args = (model, prompts, basis, points, where, reader)
-    average = subspace.stream_at_end(model, prompts, where).mean(0) @ basis.T       # [k]
+def traversal(model, prompts, basis, points, circuit) -> list:
+    args, reader = (model, prompts, basis, points, circuit), circuit.movers[0]
+    average = th.stream_at_end(model, prompts, circuit.where).mean(0) @ basis.T     # [k]
     N, T, H = prompts.positions.shape[1], prompts.tokens.shape[1], model.config.n_head
     B = len(prompts.tokens)
     return [
@@ -159,53 +159,53 @@ def traversal(model, prompts, basis, points, where, reader) -> list:
          "the coordinates were set at all positions; set them at END alone"),
         (lambda: attention_at(*args, position=prompts.end - 1),
          "the coordinates were set at the position before END (off by one)"),
-        (lambda: attention_at(*args, change=edit.add_coordinates),
+        (lambda: attention_at(*args, change=th.add_coordinates),
          "the points were added to the coordinates; set the coordinates to them"),
         (lambda: attention_at(*args, query=prompts.end - 1),
          "this is where the position before END looks (off by one)"),
         (lambda: attention_at(*args, query="all"),
          "the attention was averaged over all query positions; only END's row counts"),
-        (lambda: attention_at(*args[:5], th.Head(reader.layer, (reader.head + 1) % H)),
+        (lambda: attention_at(*args, reader=th.Head(reader.layer, (reader.head + 1) % H)),
          "this is the head behind the reader; heads count from 0"),
-        (lambda: attention_at(*args[:3], average.expand_as(points), where, reader),
+        (lambda: attention_at(*args[:3], average.expand_as(points), circuit),
          "every point has the same attention: the mean coordinates were set, not the points"),
         (lambda: attention_at(*args, change=lambda *rest: lambda x: x),
          "every point has the same attention, that of a run without an edit"),
         (lambda: B * attention_at(*args), "you summed over the prompts; take their mean")]
 
 
-def rate(model, prompts, basis, values, where, hit) -> float:
+def rate(model, prompts, basis, values, circuit, hit) -> float:
     """How often hit(logits among the candidates [B, N]) is true once END's coordinates are `values`."""
-    return hit(candidates_with(model, prompts, basis, values, where)).double().mean().item()
+    return hit(candidates_with(model, prompts, basis, values, circuit)).double().mean().item()
 
 
-def rates(model, found_on, tested_on, basis, control, where, target) -> list:
+def rates(model, found_on, tested_on, basis, control, circuit, target) -> list:
     """Of the rate in `basis`; of the control's rate with the two subspaces exchanged."""
-    codes = subspace.index_codes(model, found_on, basis, where)
+    codes = th.mean_codes(model, found_on, circuit, basis)
     B = len(tested_on.tokens)
-    own = subspace.index_codes(model, tested_on, basis, where)
+    own = th.mean_codes(model, tested_on, circuit, basis)
     hit = lambda among: among.argmax(1) == target
     right_answer = lambda among: among.argmax(1) == tested_on.index
     return [
-        (lambda: rate(model, tested_on, basis, codes[target], where, right_answer),
+        (lambda: rate(model, tested_on, basis, codes[target], circuit, right_answer),
          "you counted how often the model gives the list's own right answer; count the item at the target"),
-        (lambda: rate(model, tested_on, basis, codes[tested_on.index], where, right_answer),
+        (lambda: rate(model, tested_on, basis, codes[tested_on.index], circuit, right_answer),
          "END got the code of the right answer; it should get that of the random target"),
-        (lambda: rate(model, tested_on, basis, own[target], where, hit),
+        (lambda: rate(model, tested_on, basis, own[target], circuit, hit),
          "the codes were found on the prompts that they are tested on"),
-        (lambda: rate(model, tested_on, basis, codes[target], where, lambda among: among.softmax(1).amax(1) > 0.5),
+        (lambda: rate(model, tested_on, basis, codes[target], circuit, lambda among: among.softmax(1).amax(1) > 0.5),
          "you counted how sure the model is; count how often it answers with the item at the target"),
-        (lambda: hit(logits_with(model, tested_on, basis, codes[target], where)).double().mean().item(),
+        (lambda: hit(logits_with(model, tested_on, basis, codes[target], circuit)).double().mean().item(),
          "a token id (argmax over the vocabulary) was compared with a place: take the argmax over the candidates"),
         (lambda: hit(model(tested_on.tokens)[:, tested_on.end].gather(1, tested_on.candidates)).double().mean().item(),
          "the run was without an edit"),
-        (lambda: rate(model, tested_on, control, subspace.index_codes(model, found_on, control, where)[target], where,
+        (lambda: rate(model, tested_on, control, th.mean_codes(model, found_on, circuit, control)[target], circuit,
                       hit),
          "this is the rate in the other subspace: that in `basis` comes first, the control's last"),
-        (lambda: B * rate(model, tested_on, basis, codes[target], where, hit),
+        (lambda: B * rate(model, tested_on, basis, codes[target], circuit, hit),
          "this is a number of prompts; give their share, from 0 to 1")]
 
 
-def codes(model, found_on, tested_on, basis, other, where) -> list:
-    return code_mistakes(model, found_on, tested_on, basis, other, where,
+def codes(model, found_on, tested_on, basis, other, circuit) -> list:
+    return code_mistakes(model, found_on, tested_on, basis, other, circuit,
                          "they are found on tested_on: fit on found_on, test on tested_on")

@@ -10,9 +10,7 @@ from torch import Tensor
 import tinyheads as th
 from grader.comparing import Wrong, close, same_shape
 from grader.grading import Call, Model, all_of, lazily, once
-from grader.inputs import (MODEL, circuit_of_model, planted, planted_prompts, random_int, some_prompts,
-                           subspace_of_writes)
-from tinyheads import subspace
+from grader.inputs import MODEL, circuit_of, circuit_of_model, planted, planted_prompts, random_int, some_prompts
 
 from . import mistakes
 
@@ -31,23 +29,21 @@ def several(output: object, names: tuple) -> tuple:
 
 
 def calls_traverse(generator):
-    writers, mover = circuit_of_model()
-    calls, where = [], f"L{mover.layer}.attn"
+    model, circuit, calls = th.load(MODEL), circuit_of_model(), []
     for n_items, k, G in [(5, 3, 9), (6, 2, 7)]:
-        model = th.load(MODEL)
         found_on = some_prompts(generator, 80, n_items, th.ordinal_recall)
         shown_on = some_prompts(generator, 12, n_items)
-        basis = subspace_of_writes(model, found_on, writers, k)
-        codes = subspace.index_codes(model, found_on, basis, where)
+        basis = th.subspace_from_activations(model, found_on, circuit, k)
+        codes = th.mean_codes(model, found_on, circuit, basis)
         near = codes[torch.randint(n_items, (G,), generator=generator)]             # [G, k]
         points = near + 0.3 * codes.std(0) * torch.randn(G, k, generator=generator)
-        calls.append(Call((Model(MODEL), shown_on, basis, points, where, mover)))
+        calls.append(Call((Model(MODEL), shown_on, basis, points, circuit)))
     built = planted(generator)
-    where = f"L{built.mover.layer}.attn"
-    codes = subspace.index_codes(built.model, planted_prompts(generator, 120), built.channel, where)
+    circuit = circuit_of(built)
+    codes = th.mean_codes(built.model, planted_prompts(generator, 120), circuit, built.channel)
     order = torch.randperm(len(codes), generator=generator)
-    return [*calls, Call((Model(built.model), planted_prompts(generator, 10), built.channel, codes[order], where,
-                          built.mover))]
+    return [*calls, Call((Model(built.model), planted_prompts(generator, 10), built.channel, codes[order],
+                          circuit))]
 
 
 right_attention = once(mistakes.attention_at)
@@ -94,33 +90,32 @@ def shape_traverse(calls, outputs):
 
 
 def calls_test(generator):
-    writers, mover = circuit_of_model()
-    model, calls = th.load(MODEL), []
+    model, circuit, calls = th.load(MODEL), circuit_of_model(), []
     for n_items, k in [(5, 3), (6, 2)]:
         found_on = some_prompts(generator, 100, n_items, th.ordinal_recall)
         tested_on = some_prompts(generator, 60, n_items)
-        control = subspace.random_subspace(model.config.n_embd, k, random_int(generator, 0, 10**6))
+        control = th.random_subspace(model.config.n_embd, k, random_int(generator, 0, 10**6))
         target = torch.randint(n_items, (60,), generator=generator)
-        calls.append(Call((Model(MODEL), found_on, tested_on, subspace_of_writes(model, found_on, writers, k), control,
-                           f"L{mover.layer}.attn", target)))
+        basis = th.subspace_from_activations(model, found_on, circuit, k)
+        calls.append(Call((Model(MODEL), found_on, tested_on, basis, control, circuit, target)))
     built = planted(generator)
-    control = subspace.random_subspace(built.model.config.n_embd, 3, random_int(generator, 0, 10**6))
+    control = th.random_subspace(built.model.config.n_embd, 3, random_int(generator, 0, 10**6))
     target = torch.randint(6, (50,), generator=generator)
     return [*calls, Call((Model(built.model), planted_prompts(generator, 120), planted_prompts(generator, 50),
-                          built.channel, control, f"L{built.mover.layer}.attn", target))]
+                          built.channel, control, circuit_of(built), target))]
 
 
 TEST = ("codes", "rate", "control_codes", "control_rate")
 
 
 @once
-def right_test(model, found_on, tested_on, basis, control, where, target):
+def right_test(model, found_on, tested_on, basis, control, circuit, target):
     """(codes, rate, control_codes, control_rate)."""
     answer = []
     for rows in (basis, control):
-        codes = subspace.index_codes(model, found_on, rows, where)
-        hit = lambda among: among.argmax(1) == target
-        answer += [codes, mistakes.rate(model, tested_on, rows, codes[target], where, hit)]
+        codes = th.mean_codes(model, found_on, circuit, rows)
+        answers = th.steered_answers(model, tested_on, circuit, rows, codes[target])                # [B]
+        answer += [codes, (answers == target).double().mean().item()]
     return tuple(answer)
 
 
@@ -128,10 +123,10 @@ def check_codes(number: int, of: str = "codes"):
     """of: "codes" or "control_codes"."""
     def check(calls, outputs):
         which, args = TEST.index(of), calls[number].args
-        model, found_on, tested_on, basis, control, where, _ = args
+        model, found_on, tested_on, basis, control, circuit, _ = args
         subspaces = (basis, control) if of == "codes" else (control, basis)
         close(several(outputs[number], TEST)[which], right_test(args)[which], 1e-3,
-              lazily(mistakes.codes, (model, found_on, tested_on, *subspaces, where)), of, TESTING)
+              lazily(mistakes.codes, (model, found_on, tested_on, *subspaces, circuit)), of, TESTING)
     return check
 
 
@@ -144,9 +139,9 @@ def check_rate(number: int, of: str = "rate"):
         one = 1.01 / len(args[-1])                                      # a prompt more or less: a tie, by rounding
         if isinstance(as_float, float) and abs(as_float - wanted) <= one:
             return
-        model, found_on, tested_on, basis, control, where, target = args
+        model, found_on, tested_on, basis, control, circuit, target = args
         subspaces = (basis, control) if of == "rate" else (control, basis)
-        close(answer, wanted, 1e-9, lazily(mistakes.rates, (model, found_on, tested_on, *subspaces, where, target)),
+        close(answer, wanted, 1e-9, lazily(mistakes.rates, (model, found_on, tested_on, *subspaces, circuit, target)),
               of, TESTING)
     return check
 
@@ -159,14 +154,12 @@ def check_control(number: int):
 
 
 def calls_draw(generator):
-    writers, mover = circuit_of_model()
-    model, calls = th.load(MODEL), []
+    model, circuit, calls = th.load(MODEL), circuit_of_model(), []
     for n_items, k, steps in [(5, 3, 8), (6, 2, 6)]:
-        found_on, shown_on = some_prompts(generator, 60, n_items,
-                                          th.ordinal_recall), some_prompts(generator, 6, n_items)
-        basis = subspace_of_writes(model, found_on, writers, k)
-        calls.append(Call((Model(MODEL), found_on, shown_on, basis, f"L{mover.layer}.attn", mover, steps,
-                           "regions.png")))
+        found_on = some_prompts(generator, 60, n_items, th.ordinal_recall)
+        shown_on = some_prompts(generator, 6, n_items)
+        basis = th.subspace_from_activations(model, found_on, circuit, k)
+        calls.append(Call((Model(MODEL), found_on, shown_on, basis, circuit, steps, "regions.png")))
     return calls
 
 
@@ -176,25 +169,26 @@ DRAWN = ("codes", "points", "owners", "picture")
 def plane(codes: Tensor, steps: int, margin: float = 0.25) -> Tensor:
     """The grid of the handout: [steps ** 2, k]."""
     low, high = codes[:, :2].amin(0), codes[:, :2].amax(0)
-    grid = subspace.grid(low - margin * (high - low), high + margin * (high - low), steps)
+    grid = th.grid(low - margin * (high - low), high + margin * (high - low), steps)
     return torch.cat([grid, codes[:, 2:].mean(0).expand(len(grid), -1)], dim=1)
 
 
 @once
-def right_drawing(model, found_on, shown_on, basis, where, reader, steps, path):
-    """Codes [N, k], points [G, k], and the reader's attention to each item there [G, N]."""
-    codes = subspace.index_codes(model, found_on, basis, where)
+def right_drawing(model, found_on, shown_on, basis, circuit, steps, path):
+    """Codes [N, k], points [G, k], and the mover's attention to each item there [G, N]."""
+    codes = th.mean_codes(model, found_on, circuit, basis)
     points = plane(codes, steps)
-    return codes, points, mistakes.attention_at(model, shown_on, basis, points, where, reader)
+    attended, _ = th.traverse(model, shown_on, circuit, basis, points)
+    return codes, points, attended
 
 
 def check_drawn(calls, outputs):
     for call, output in zip(calls, outputs):
-        _, found_on, shown_on, basis, where, _, steps, _ = call.args
+        _, found_on, shown_on, basis, circuit, steps, _ = call.args
         codes, points, owners, _ = several(output, DRAWN)
         right, grid, wanted = right_drawing(call.args)                              # [N, k], [G, k], [G, N]
         see = "the handout, exercise 7"
-        close(codes, right, 1e-3, lazily(mistakes.codes, (call.args[0], found_on, shown_on, basis, basis, where)),
+        close(codes, right, 1e-3, lazily(mistakes.codes, (call.args[0], found_on, shown_on, basis, basis, circuit)),
               "the codes", see)
         by_columns = grid.view(steps, steps, -1).transpose(0, 1).reshape(len(grid), -1)
         close(points, grid, 1e-3, [(plane(right, steps, 0.0),

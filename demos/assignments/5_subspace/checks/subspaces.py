@@ -6,8 +6,9 @@ from torch import Tensor
 import tinyheads as th
 from grader.comparing import Wrong, close, same_shape
 from grader.grading import Call, Model, lazily, once
-from grader.inputs import MODEL, by_place, circuit_of_model, planted, planted_prompts, random_basis, some_prompts
-from tinyheads import edit, subspace
+from grader.inputs import MODEL, circuit_of_model, planted, planted_prompts, random_basis, some_prompts
+from tinyheads.basis import principal_components
+from tinyheads.last_token import seen_at_end
 
 from . import mistakes
 
@@ -19,7 +20,7 @@ ANGLES = 'the handout, "Angles"'
 
 
 def calls_write(generator):
-    writers, mover = circuit_of_model()
+    writers, mover = circuit_of_model().inhibition, circuit_of_model().movers[0]
     built = planted(generator)
     return [Call((Model(MODEL), some_prompts(generator, 60, 5, th.ordinal_recall), writers)),
             Call((Model(MODEL), some_prompts(generator, 70, 7), [*writers[:2], mover])),
@@ -27,7 +28,8 @@ def calls_write(generator):
 
 
 def right_write(model, prompts, writers) -> Tensor:
-    return by_place(subspace.writes_at_end(model, prompts, [str(w) for w in writers]), prompts)
+    total = sum(seen_at_end(model, prompts, [str(writer) for writer in writers], "writes"))        # [B, D]
+    return th.by_index(total - total.mean(-1, keepdim=True), prompts)                              # [N, D]
 
 
 right_write_of = once(right_write)
@@ -74,7 +76,7 @@ def with_signs_of(rows: object, wanted: Tensor) -> object:
 def check_components(number: int):
     def check(calls, outputs):
         means, k = calls[number].args
-        wanted = subspace.principal_components(means, k)
+        wanted = principal_components(means, k)
         answer = with_signs_of(outputs[number], wanted)
         same_shape(answer, wanted, "k d_model", "the basis")
         if k and ((means - means.mean(0)) @ answer.T).norm() < 1e-3 * means.norm():
@@ -96,10 +98,10 @@ def orthonormal(calls, outputs):
 def planted_components(calls, outputs):
     """The means are those of a planted model: the answer is judged by its angles with the right subspace."""
     means, k = calls[2].args
-    wanted = subspace.principal_components(means, k)
+    wanted = principal_components(means, k)
     same_shape(outputs[2], [k, means.shape[1]], "k d_model", "the basis")
     orthonormal(calls[2:], [outputs[2]])
-    angle = subspace.principal_angles(outputs[2].float(), wanted).max().item()
+    angle = th.principal_angles(outputs[2].float(), wanted).max().item()
     if angle > 1:
         check_components(2)(calls, outputs)
         raise Wrong(f"in a model built by hand the directions that were planted are known; one of yours is {angle:.0f} "
@@ -120,7 +122,7 @@ def check_angles(*numbers: int):
     def check(calls, outputs):
         for number in numbers:
             first, second = calls[number].args
-            wanted, answer = subspace.principal_angles(first, second), outputs[number]
+            wanted, answer = th.principal_angles(first, second), outputs[number]
             same_shape(answer, wanted, "angle", "the angles")
             if answer.isnan().any():
                 raise Wrong("some angles are nan: by rounding a cosine can be a little above 1, so clamp before the "
@@ -147,7 +149,7 @@ def calls_setting(generator):
 def check_setting(number: int):
     def check(calls, outputs):
         x, basis, values, position = calls[number].args
-        close(outputs[number], edit.set_coordinates(basis, values, position)(x), 1e-3,
+        close(outputs[number], th.set_coordinates(basis, values, position)(x), 1e-3,
               mistakes.setting(x, basis, values, position), "x",
               'the handout, "A subspace"')
     return check

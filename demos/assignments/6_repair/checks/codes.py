@@ -7,12 +7,10 @@ import tinyheads as th
 from grader.comparing import Wrong, close, same_shape
 from grader.codes import candidates_with
 from grader.grading import Call, Model, lazily, once
-from grader.inputs import MODEL, circuit_of_model, random_basis, random_int, some_prompts, subspace_of_writes
-from tinyheads import subspace
+from grader.inputs import MODEL, circuit_of_model, random_basis, random_int, some_prompts
 
 from . import mistakes
 from .answers import as_number, entries
-from .planted_damage import accuracy
 
 GIVEN = 'the handout, "An edit in the stream"'
 
@@ -49,13 +47,12 @@ def elsewhere(calls, outputs):
 
 
 def calls_code(generator):
-    writers, mover = circuit_of_model()
-    model, calls = th.load(MODEL), []
+    model, circuit, calls = th.load(MODEL), circuit_of_model(), []
     for n_items, k in [(5, 3), (8, 2)]:
         found_on = some_prompts(generator, 60, n_items, th.ordinal_recall)
-        calls.append(Call((Model(MODEL), found_on, some_prompts(generator, 40, n_items),
-                           subspace_of_writes(model, found_on, writers, k), f"L{mover.layer}.attn",
-                           random_int(generator, 0, 10**6))))
+        judged_on = some_prompts(generator, 40, n_items)
+        basis = th.subspace_from_activations(model, found_on, circuit, k)
+        calls.append(Call((Model(MODEL), found_on, judged_on, basis, circuit, random_int(generator, 0, 10**6))))
     return calls
 
 
@@ -63,9 +60,9 @@ KEYS = ("codes", "control", "control codes", "before", "logits", "after", "contr
 
 
 @once
-def right_codes(model, found_on, judged_on, basis, where, seed):
+def right_codes(model, found_on, judged_on, basis, circuit, seed):
     """(codes, before) of the subspace that was asked about."""
-    return subspace.index_codes(model, found_on, basis, where), accuracy(model, judged_on)
+    return th.mean_codes(model, found_on, circuit, basis), th.accuracy(model, judged_on)
 
 
 def control_of(number: int, calls, outputs) -> Tensor:
@@ -79,7 +76,7 @@ def control_of(number: int, calls, outputs) -> Tensor:
     same_shape(control, basis, "k d_model", "the control")
     if not (control @ control.T - torch.eye(k)).abs().max() < 1e-3:
         raise Wrong("the control's rows are not orthonormal: torch.linalg.qr of [D, k], transposed, makes them so")
-    if subspace.principal_angles(control.float(), basis)[0] < 15:
+    if th.principal_angles(control.float(), basis)[0] < 15:
         raise Wrong("the control shares a direction with the subspace; it should be drawn at random, from `seed`")
     return control.float()
 
@@ -87,10 +84,10 @@ def control_of(number: int, calls, outputs) -> Tensor:
 def check_codes(number: int):
     def check(calls, outputs):
         args, answer = calls[number].args, entries(outputs[number], KEYS)
-        model, found_on, judged_on, basis, where, seed = args
-        other = subspace.random_subspace(basis.shape[1], len(basis), seed)
+        model, found_on, judged_on, basis, circuit, seed = args
+        other = th.random_subspace(basis.shape[1], len(basis), seed)
         close(answer["codes"], right_codes(args)[0], 1e-3,
-              lazily(mistakes.codes, (model, found_on, judged_on, basis, other, where)), "the codes", GIVEN)
+              lazily(mistakes.codes, (model, found_on, judged_on, basis, other, circuit)), "the codes", GIVEN)
     return check
 
 
@@ -104,17 +101,17 @@ def check_rates(number: int):
     """Logits and accuracy are those that follow from the submission's own codes, so that a slip there costs once."""
     def check(calls, outputs):
         args, answer = calls[number].args, entries(outputs[number], KEYS)
-        model, found_on, judged_on, basis, where, seed = args
+        model, found_on, judged_on, basis, circuit, seed = args
         (codes, before), own = right_codes(args), answer["codes"]
         codes = own.float() if isinstance(own, Tensor) and own.shape == codes.shape and own.isfinite().all() else codes
-        logits = candidates_with(model.load(), judged_on, basis, codes[judged_on.index], where)
+        logits = candidates_with(model.load(), judged_on, basis, codes[judged_on.index], circuit)
         after, B = mistakes.rate(logits, judged_on), len(judged_on.tokens)
         known = [(after, "it is that with the code given; before, nothing is changed"),
                  (100 * before, "this is in percent; give a share, from 0 to 1")]
         within_one(answer["before"], before, B, known, "the accuracy before")
-        other = subspace.random_subspace(basis.shape[1], len(basis), seed)
-        others = subspace.index_codes(model.load(), found_on, other, where)
-        given = (model, judged_on, basis, codes, other, others, where)
+        other = th.random_subspace(basis.shape[1], len(basis), seed)
+        others = th.mean_codes(model.load(), found_on, circuit, other)
+        given = (model, judged_on, basis, codes, other, others, circuit)
         close(answer["logits"], logits, 1e-3, lazily(mistakes.logits, given), "the logits", GIVEN)
         within_one(answer["after"], after, B, lazily(mistakes.rates, given), "the accuracy after")
     return check
@@ -125,16 +122,17 @@ def check_control(*numbers: int):
         for number in numbers:
             control = control_of(number, calls, outputs)
             args, answer = calls[number].args, entries(outputs[number], KEYS)
-            model, found_on, judged_on, basis, where, _ = args
+            model, found_on, judged_on, basis, circuit, _ = args
             own, loaded = right_codes(args)[0], model.load()
-            codes = subspace.index_codes(loaded, found_on, control, where)
+            codes = th.mean_codes(loaded, found_on, circuit, control)
             close(answer["control codes"], codes, 1e-3,
-                  lazily(mistakes.codes, (model, found_on, judged_on, control, basis, where)), "the control's codes",
+                  lazily(mistakes.codes, (model, found_on, judged_on, control, basis, circuit)), "the control's codes",
                   GIVEN)
-            after = mistakes.rate(candidates_with(loaded, judged_on, control, codes[judged_on.index], where), judged_on)
-            known = lazily(mistakes.rates, (model, judged_on, control, codes, basis, own, where))
+            logits = candidates_with(loaded, judged_on, control, codes[judged_on.index], circuit)
+            after = mistakes.rate(logits, judged_on)
+            known = lazily(mistakes.rates, (model, judged_on, control, codes, basis, own, circuit))
             within_one(answer["control after"], after, len(judged_on.tokens), known, "the accuracy in the control")
         first, second = (control_of(number, calls, outputs) for number in (0, 1))
-        if subspace.principal_angles(first, second)[0] < 5:
+        if th.principal_angles(first, second)[0] < 5:
             raise Wrong("two seeds gave the same control: draw it from torch.Generator().manual_seed(seed)")
     return check

@@ -8,11 +8,10 @@ import tinyheads as th
 from grader.comparing import Wrong, close
 from grader.grading import Call, Model, TokenizerOf, lazily, once
 from grader.inputs import MODEL, circuit_of_model, planted_prompts, random_int, some_prompts
-from tinyheads import repair
 
 from . import mistakes
 from .answers import as_number, entries
-from .planted_damage import accuracy, damaged, edited, planted_text, random_rotation
+from .planted_damage import damaged, edited, planted_text, random_rotation
 
 BROKEN = 'the handout, "What it broke"'
 WORDS = (150, 800)               # of a judgement: fewest, most
@@ -25,14 +24,14 @@ QUOTED = 3                       # pairs of figures that it must quote
 def broken_calls(generator):
     tokenizer, model = TokenizerOf(MODEL).load(), th.load(MODEL)
     other = model
-    for head in circuit_of_model()[0]:                                              # something that shows everywhere
+    for head in circuit_of_model().inhibition:                                      # something that shows everywhere
         basis = random_rotation(generator, model.config.n_embd)[:6].contiguous()    # [6, D]
         other = edited(other, head, basis, 3 * random_rotation(generator, 6))
     seed = lambda: random_int(generator, 0, 10**6)
     tasks = {"recall": some_prompts(generator, 30, 5, th.ordinal_recall), "lists": some_prompts(generator, 35, 6),
              "IOI": th.ioi(tokenizer, 25, seed=seed(), pairs="test")}
     built, _, _, broken = damaged(generator, weakened=False)
-    return [Call((Model(model), Model(other), tasks, th.lists.everyday_text(tokenizer, 10, seed(), "test"))),
+    return [Call((Model(model), Model(other), tasks, th.everyday_text(tokenizer, 10, seed(), "test"))),
             Call((Model(built.model), Model(broken), {"planted": planted_prompts(generator, 45)},
                   planted_text(generator, 12)))]
 
@@ -55,12 +54,12 @@ def shape_broken(calls, outputs):
 
 @once
 def right_perplexity(model, other, tasks, text):
-    return repair.perplexity(model, text), repair.perplexity(other, text)
+    return th.perplexity(model, text), th.perplexity(other, text)
 
 
 @once
 def right_accuracies(model, other, tasks, text):
-    return {name: (accuracy(model, prompts), accuracy(other, prompts)) for name, prompts in tasks.items()}
+    return {name: (th.accuracy(model, prompts), th.accuracy(other, prompts)) for name, prompts in tasks.items()}
 
 
 def check_accuracies(number: int):

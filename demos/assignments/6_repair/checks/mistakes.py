@@ -6,9 +6,6 @@ from torch import Tensor
 
 import tinyheads as th
 from grader.codes import candidates_with, code_mistakes, put
-from tinyheads import edit, subspace
-
-from .planted_damage import accuracy
 
 
 # --- 6.1 ------------------------------------------------------------------------------------------------
@@ -44,8 +41,8 @@ def setting(x: Tensor, basis: Tensor, new: Tensor, positions: list[int]) -> list
 # --- 6.2 ------------------------------------------------------------------------------------------------
 
 
-def codes(model, found_on, judged_on, basis, other, where) -> list:
-    return code_mistakes(model, found_on, judged_on, basis, other, where,
+def codes(model, found_on, judged_on, basis, other, circuit) -> list:
+    return code_mistakes(model, found_on, judged_on, basis, other, circuit,
                          "they are found on judged_on: find on found_on, judge on judged_on, or you grade your own "
                          "memory")
 
@@ -54,29 +51,29 @@ def rate(logits: Tensor, prompts) -> float:
     return (logits.argmax(1) == prompts.index).double().mean().item()
 
 
-def logits(model, judged_on, basis, own, other, others, where) -> list:
+def logits(model, judged_on, basis, own, other, others, circuit) -> list:
     """Of the logits with the codes `own` [N, k] given in `basis`; other, others: the other subspace and its codes."""
     index = judged_on.index
     args, values = (model, judged_on, basis), own[index]
     T = judged_on.tokens.shape[1]
     return [
-        (lambda: candidates_with(*args, values, where, change=lambda *rest: lambda x: x),
+        (lambda: candidates_with(*args, values, circuit, change=lambda *rest: lambda x: x),
          "they are those of the untouched model: was the edit in the run?"),
-        (lambda: candidates_with(*args, values, where, positions=list(range(T))),
+        (lambda: candidates_with(*args, values, circuit, positions=list(range(T))),
          "the coordinates were set at all positions; set them at END alone"),
-        (lambda: candidates_with(*args, values, where, positions=judged_on.end - 1),
+        (lambda: candidates_with(*args, values, circuit, positions=judged_on.end - 1),
          "the coordinates were set at the position before END (off by one)"),
-        (lambda: candidates_with(*args, values, where, of="reads"),
+        (lambda: candidates_with(*args, values, circuit, of="reads"),
          "the read was changed (behind its LayerNorm); change the stream: of=\"stream\""),
-        (lambda: candidates_with(*args, values, where, change=edit.add_coordinates),
+        (lambda: candidates_with(*args, values, circuit, change=th.add_coordinates),
          "the codes were added to the coordinates; set the coordinates to them"),
-        (lambda: candidates_with(model, judged_on, other, others[index], where),
+        (lambda: candidates_with(model, judged_on, other, others[index], circuit),
          "they are those of the other subspace"),
-        (lambda: candidates_with(*args, others[index], where),
+        (lambda: candidates_with(*args, others[index], circuit),
          "the other subspace's codes were set; each subspace has its own"),
-        (lambda: candidates_with(*args, own[(index + 1) % len(own)], where),
+        (lambda: candidates_with(*args, own[(index + 1) % len(own)], circuit),
          "END got the code of the place behind (off by one)"),
-        (lambda: candidates_with(*args, subspace.index_codes(model, judged_on, basis, where)[index], where),
+        (lambda: candidates_with(*args, th.mean_codes(model, judged_on, circuit, basis)[index], circuit),
          "the codes were found on judged_on; find them on found_on")]
 
 
@@ -84,8 +81,8 @@ def rates(model, judged_on, *others) -> list:
     """The same mistakes, of the accuracy."""
     made = [(lambda wrong=wrong: rate(wrong(), judged_on), message)
             for wrong, message in logits(model, judged_on, *others)]
-    basis, own, where = others[0], others[1], others[-1]
-    right = lambda: rate(candidates_with(model, judged_on, basis, own[judged_on.index], where), judged_on)
+    basis, own, circuit = others[0], others[1], others[-1]
+    right = lambda: rate(candidates_with(model, judged_on, basis, own[judged_on.index], circuit), judged_on)
     return [*made, (lambda: 100 * right(), "this is in percent; give a share, from 0 to 1"),
             (lambda: len(judged_on.index) * right(), "this is a number of prompts; give their share, from 0 to 1")]
 
@@ -174,7 +171,7 @@ def coordinates_at(model, train, head, basis, where) -> tuple[Tensor, Tensor]:
     stream = th.Stream(record=True)
     with torch.no_grad():
         model(train.tokens, stream)
-    return stream.writes[str(head)][:, train.end] @ basis.T, subspace.stream_at_end(model, train, where) @ basis.T
+    return stream.writes[str(head)][:, train.end] @ basis.T, th.stream_at_end(model, train, where) @ basis.T
 
 
 def fits(model, head, basis, codes, train, where, hold) -> list:
@@ -213,10 +210,10 @@ def accuracies(model, edited, prompts, which: int) -> list:
     logits = models[which](prompts.tokens)                                          # [B, T, V]
     at_end, B = logits[:, prompts.end], len(prompts.tokens)
     among = at_end.gather(1, prompts.candidates)
-    right = accuracy(models[which], prompts)
+    right = th.accuracy(models[which], prompts)
     earlier = logits[:, prompts.end - 1].gather(1, prompts.candidates)
     return [
-        (accuracy(models[1 - which], prompts),
+        (th.accuracy(models[1 - which], prompts),
          f"this is the accuracy {('after', 'before')[which]} the edit: the pair is (before, after)"),
         ((at_end.argmax(1) == prompts.answer).double().mean(),
          "you took the argmax over the vocabulary; the answer is the candidate with the largest logit"),

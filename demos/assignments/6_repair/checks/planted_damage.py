@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 import tinyheads as th
-from grader.inputs import planted, planted_module, planted_prompts
-from tinyheads import edit
+from grader.inputs import planted, planted_prompts
+from tinyheads.planted import CONFIG
 
 
 # --- a planted model ------------------------------------------------------------------------------------
@@ -15,8 +15,7 @@ from tinyheads import edit
 
 def planted_text(generator: torch.Generator, n: int) -> Tensor:
     """Random tokens, for the divergence outside the task: [n, n_ctx]."""
-    config = planted_module().CONFIG
-    return torch.randint(config.n_vocab, (n, config.n_ctx), generator=generator)
+    return torch.randint(CONFIG.n_vocab, (n, CONFIG.n_ctx), generator=generator)
 
 
 def random_rotation(generator: torch.Generator, k: int) -> Tensor:
@@ -36,26 +35,20 @@ def damaged(generator: torch.Generator, weakened: bool):
         if weakened:
             R = R @ torch.diag(0.25 + 0.3 * torch.rand(3, generator=generator)) @ random_rotation(generator, 3)
         basis = random_rotation(generator, 3) @ built.channel                       # [3, D]
-        accuracies = [accuracy(edited(built.model, built.inhibition, basis, change), prompts)
-                 for change in (R, R @ torch.linalg.inv(R).T, R @ R)]
-        if accuracy(built.model, prompts) > 0.95 and max(accuracies) < 0.6:
+        accuracies = [th.accuracy(edited(built.model, built.inhibition, basis, change), prompts)
+                      for change in (R, R @ torch.linalg.inv(R).T, R @ R)]
+        if th.accuracy(built.model, prompts) > 0.95 and max(accuracies) < 0.6:
             return built, basis, R, edited(built.model, built.inhibition, basis, R)
 
 
 # --- measuring ------------------------------------------------------------------------------------------
 
 
-@torch.no_grad()
-def accuracy(model, prompts, edits=()) -> float:
-    logits = model(prompts.tokens, th.Stream(edits=list(edits)))[:, prompts.end]    # [B, V]
-    return (logits.gather(1, prompts.candidates).argmax(1) == prompts.index).double().mean().item()
-
-
 def edited(model: th.GPT2, head: th.Head, basis: Tensor, M: Tensor) -> th.GPT2:
     """A copy of the model with the library's edit of a head's W_O; M = 1 changes nothing."""
     model = copy.deepcopy(model)
     if not torch.allclose(M, torch.eye(len(M)), atol=1e-5):
-        edit.edit_output(model, head, basis, M)
+        th.edit_output(model, head, basis, M)
     return model
 
 

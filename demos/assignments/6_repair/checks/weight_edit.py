@@ -8,13 +8,12 @@ from torch import Tensor
 import tinyheads as th
 from grader.comparing import Wrong, close, same, same_shape
 from grader.grading import Call, Model, loaded, once
-from grader.inputs import (MODEL, circuit_of_model, planted_prompts, random_int, random_model, some_prompts,
-                           subspace_of_writes)
-from tinyheads import edit, subspace
+from grader.inputs import (MODEL, circuit_of, circuit_of_model, planted_prompts, random_int, random_model,
+                           some_prompts)
 
 from . import mistakes
 from .answers import as_number
-from .planted_damage import accuracy, damaged, divergence, edited, planted_text, random_rotation
+from .planted_damage import damaged, divergence, edited, planted_text, random_rotation
 
 WEIGHTS = 'the handout, "The same in the weights"'
 FITTING = 'the handout, "Which M?"'
@@ -96,8 +95,8 @@ def check_report(calls, outputs):
     for call, output in zip(calls[:2], outputs):
         model, head, basis, M = call.args
         model, report = model.load(), parts_of(output)[1]
-        if not isinstance(report, edit.WeightEdit):
-            raise Wrong("the report should be edit.WeightEdit(head, rank, relative_norm, factors)")
+        if not isinstance(report, th.WeightEdit):
+            raise Wrong("the report should be th.WeightEdit(head, rank, relative_norm, factors)")
         if report.head != head:
             raise Wrong(f"the report is of {report.head}; the edit is of {head}")
         before, K = model.get_parameter(weight_name(head)), model.config.d_head
@@ -120,7 +119,7 @@ def planted_edit(calls, outputs):
     for name, parameter in mended.named_parameters():
         parameter.copy_(parts_of(outputs[2])[0][name])
     prompts = planted_prompts(torch.Generator().manual_seed(0), 60)
-    if accuracy(mended, prompts) < 0.9:
+    if th.accuracy(mended, prompts) < 0.9:
         raise Wrong("M was the inverse of a known damage, and the edited model still answers wrongly")
 
 
@@ -132,18 +131,18 @@ def calls_fit(generator):
     held = 0.3 + torch.rand(1, generator=generator).item()
     for weakened, n, hold in [(False, 120, 0.0), (True, 90, 0.0), (True, 80, held)]:
         built, basis, _, broken = damaged(generator, weakened)
-        where = f"L{built.mover.layer}.attn"
-        codes = subspace.index_codes(built.model, planted_prompts(generator, 120), basis, where)
+        circuit = circuit_of(built)
+        codes = th.mean_codes(built.model, planted_prompts(generator, 120), circuit, basis)
         train = planted_prompts(generator, n)
-        calls.append(Call((Model(broken), built.inhibition, basis, codes, train, where, hold)))
+        calls.append(Call((Model(broken), built.inhibition, basis, codes, train, circuit.where, hold)))
         whole[broken] = built.model
-    writers, mover = circuit_of_model()
-    model, where, found_on = th.load(MODEL), f"L{mover.layer}.attn", some_prompts(generator, 60, 6, th.ordinal_recall)
-    basis = subspace_of_writes(model, found_on, writers, 2)
-    codes, train = subspace.index_codes(model, found_on, basis, where), some_prompts(generator, 50, 6)
-    c, _ = mistakes.coordinates_at(model, train, writers[0], basis, where)             # [B, k]
+    model, circuit, found_on = th.load(MODEL), circuit_of_model(), some_prompts(generator, 60, 6, th.ordinal_recall)
+    writer, where = circuit.inhibition[0], circuit.where
+    basis = th.subspace_from_activations(model, found_on, circuit, 2)
+    codes, train = th.mean_codes(model, found_on, circuit, basis), some_prompts(generator, 50, 6)
+    c, _ = mistakes.coordinates_at(model, train, writer, basis, where)              # [B, k]
     hold = 0.3 * c.pow(2).mean().item()                                             # enough to show
-    return [*calls, Call((Model(MODEL), writers[0], basis, codes, train, where, hold))]
+    return [*calls, Call((Model(MODEL), writer, basis, codes, train, where, hold))]
 
 
 whole: dict[th.GPT2, th.GPT2] = {}                 # a damaged planted model -> what it was before
@@ -197,10 +196,10 @@ def check_repairs(number: int):
         call = calls[number]
         model, head, basis, *_ = call.args
         M, (prompts, _) = matrix(outputs[number], call), unseen(call.args)
-        broken, model = accuracy(model.load(), prompts), model.load()
-        intact = accuracy(whole[model], prompts)
+        broken, model = th.accuracy(model.load(), prompts), model.load()
+        intact = th.accuracy(whole[model], prompts)
         enough = broken + 0.9 * (intact - broken)
-        repaired = accuracy(edited(model, head, basis, M), prompts)
+        repaired = th.accuracy(edited(model, head, basis, M), prompts)
         if repaired >= enough:
             return
         told = (f"the damaged model answers {broken:.0%} of unseen prompts rightly, with your M {repaired:.0%}, and it "
@@ -208,7 +207,7 @@ def check_repairs(number: int):
         for other, message in [(M.T, "M is transposed (its transpose repairs it): c is a row, and becomes c @ M"),
                                (M + torch.eye(len(M)), "this is M - 1 (with the identity added it repairs it)"),
                                (torch.linalg.pinv(M), "this is the inverse: it does the damage once more")]:
-            if accuracy(edited(model, head, basis, other), prompts) >= enough:
+            if th.accuracy(edited(model, head, basis, other), prompts) >= enough:
                 raise Wrong(f"{message}: {told}. See {FITTING}")
         check_fit(M, call, told)
         raise Wrong(f"{told}. See {FITTING}")
