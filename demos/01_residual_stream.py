@@ -73,6 +73,9 @@ plots.draw_map(axes[0, 1], at_end, "head, bias or MLP", "layer", "Length of each
 norms = plots.save_figure(figure, out / "01_who_writes.png")
 
 # %% [markdown]
+# Where the stream is long, a write must be long to change it as much, for each layer reads the stream through a
+# LayerNorm, which divides by its length. On the bundled model the last MLP writes most at the last position.
+#
 # A long write is a loud one, not yet one that matters: what counts is its length along the directions that
 # someone reads. For the answer, these directions are known: they are the rows of the unembedding.
 #

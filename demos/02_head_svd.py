@@ -2,8 +2,12 @@
 # # 2. A head's components
 #
 # A head moves information with OV = W_V W_O and decides where to look with QK = W_Q W_K^T. Both are
-# large matrices of small rank, and their singular value decomposition splits a head into
-# *components*: each reads along one direction of the residual stream and writes along another.
+# large matrices, [D, D], of small rank, K. The singular value decomposition splits them into *components*:
+#
+#     OV = s_0 u_0 v_0^T + s_1 u_1 v_1^T + ...          with s_0 >= s_1 >= ... >= 0
+#
+# Component i reads along one direction of the residual stream, u_i, and writes along another, v_i, s_i times as
+# strongly. A head does K things at once, of which a few may be all that matters. This chapter runs no model:
 #
 # 1. how a head's strength is spread over its components, and which cannot be told apart;
 # 2. what QK makes of positions alone: how far back each head looks, found from weights;
@@ -54,10 +58,10 @@ say(f"components whose singular value is within 1% of a neighbour's: {in_block.m
     f"{in_block[..., -5:].mean():.0%}")
 
 # %% [markdown]
-# A head whose line falls steeply says a few things only. One with a flat line copies a whole space, and none of
-# its components is more than a choice of axes.
+# A head whose line falls steeply says a few things only: GPT-2's L11.H8 puts nearly all of its strength into one
+# direction. One with a flat line moves a whole space, and none of its components stands out.
 #
-# That is what the shares printed last are for. Singular vectors are unique only where singular values differ: of
+# Are the components of a flat line well defined at all? The shares printed last are for this. Singular vectors are unique only where singular values differ: of
 # two that are equal, any rotation would do as well. Components within 1% of a neighbour form a *block*, of which
 # only the space that it spans means something. Where a share is high, do not read those components one by one.
 #
@@ -99,7 +103,7 @@ if checkpoint and "wpe.weight" in checkpoint:
 
 # %% [markdown]
 # A head that weighs all places alike looks half of the way back on average: 48 tokens for queries 64 to 127. Heads
-# far below that attend to their neighbours whatever the tokens are. On GPT-2 those are of layer 2; on the bundled
+# far below that attend to their neighbours whatever the tokens are. On GPT-2 they are in layers 0 to 2; on the bundled
 # model none is far below. To try: compare a head's line with its real pattern on a prompt, `stream.patterns["L2"]`
 # of chapter 1; where they differ, the tokens decide.
 #
