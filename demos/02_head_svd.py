@@ -7,7 +7,7 @@
 #     OV = s_0 u_0 v_0^T + s_1 u_1 v_1^T + ...          with s_0 >= s_1 >= ... >= 0
 #
 # Component i reads along one direction of the residual stream, u_i, and writes along another, v_i, s_i times as
-# strongly. A head does K things at once, of which a few may be all that matters. This chapter runs no model:
+# strongly. A head does K things at once, of which a few may be all that matters. No model is run here:
 #
 # 1. how a head's strength is spread over its components, and which cannot be told apart;
 # 2. what QK makes of positions alone: how far back each head looks, found from weights;
@@ -61,9 +61,10 @@ say(f"components whose singular value is within 1% of a neighbour's: {in_block.m
 # A head whose line falls steeply says a few things only: GPT-2's L11.H8 puts nearly all of its strength into one
 # direction. One with a flat line moves a whole space, and none of its components stands out.
 #
-# Are the components of a flat line well defined at all? The shares printed last are for this. Singular vectors are unique only where singular values differ: of
-# two that are equal, any rotation would do as well. Components within 1% of a neighbour form a *block*, of which
-# only the space that it spans means something. Where a share is high, do not read those components one by one.
+# Are the components of a flat line well defined at all? The shares printed last are for this. Singular vectors are
+# unique only where singular values differ: of two that are equal, any rotation would do as well. Components within
+# 1% of a neighbour form a *block*, of which only the space that it spans means something. Where a share is high, do
+# not read those components one by one, and do not give them names.
 #
 # In GPT-2 124M the shares are high in the middle of the spectrum: of all heads' components C27 to C42 about 80 %
 # are in a block, of C0 2 % and of C63 1 %. In the bundled model, with 16 components a head, none is. To try:
@@ -110,7 +111,8 @@ if checkpoint and "wpe.weight" in checkpoint:
 # ## A component in words
 #
 # Which tokens' embeddings lie along the direction that a component reads, and which tokens does its write push
-# up? This needs the token embedding, which a file of attention weights alone does not hold.
+# up? The first is asked of the embedding, behind a LayerNorm as the head reads it; the second of the unembedding.
+# This needs the token embedding, which a file of attention weights alone does not hold.
 
 # %%
 component = th.Component.parse(arguments.component or "L8.H10.C1")
