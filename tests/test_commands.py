@@ -144,6 +144,17 @@ def test_a_chapter_that_fails_leaves_no_table_and_all_else_as_it_was(demos, monk
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["results_1.json"]  # the first chapter's own
 
 
+def test_results_of_an_earlier_run_are_not_taken_for_this_ones(demos, monkeypatch, tmp_path):
+    reproduce = demos("reproduce")
+    (tmp_path / "01_silent.py").write_text("from common import options\noptions('Reports nothing.')\n")
+    (tmp_path / "results_1.json").write_text("[]")
+    monkeypatch.setattr(reproduce, "CHAPTERS", {"1": tmp_path / "01_silent.py"})
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", "--out", str(tmp_path), "--only", "1"])
+    with pytest.raises(FileNotFoundError, match="results_1.json"):
+        reproduce.main()
+    assert not (tmp_path / "results.json").exists()
+
+
 @pytest.mark.parametrize("only", ["9", "19", "", "1,2"])
 def test_demos_that_are_not_there_are_refused(demos, monkeypatch, capsys, only):
     monkeypatch.setattr(sys, "argv", ["reproduce.py", "--only", only])

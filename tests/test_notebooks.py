@@ -19,7 +19,7 @@ CHAPTERS = sorted(DEMOS.glob("0[0-9]_*.py"))
 
 
 def run_cells(book):
-    """What Jupyter does: the cells in turn, in one fresh namespace; %%writefile writes the rest of its cell to a file."""
+    """What Jupyter does: the cells in turn, in one namespace; %%writefile writes the rest of its cell to a file."""
     names = {"__name__": "__main__"}
     for cell in json.loads(book.read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"])
