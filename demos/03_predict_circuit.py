@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 import tinyheads as th
-from common import Result, heads_to_read, options, say, table
+from common import Result, heads_to_read, options, report, say, table
 from tinyheads import known_circuits, plots
 
 arguments = options("Composition scores and the circuit they predict.", ("--reader", None, "the later head to look at"))
@@ -143,8 +143,7 @@ else:
 # To try: write a score of your own, and say *before* you compute its area what you expect.
 
 # %%
-results = [
+report(out, [
     Result("3 mover head", f"components {reader} reads: " + ", ".join(str(edge.component) for edge in edges[:6]),
            name, f"{into.numel()} components", str(outliers)),
-    Result("3 composition maps", summary, name, f"{L * H} heads", str(maps))]
-say(f"figures: {maps}, {outliers}")
+    Result("3 composition maps", summary, name, f"{L * H} heads", str(maps))])

@@ -1,4 +1,4 @@
-"""What the demos share: their two options, how they run, the best weights there are, and how they report."""
+"""What the chapters share: how they report, how they start, the best weights there are, and lists with a circuit."""
 
 import argparse
 import json
@@ -19,6 +19,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PROMPT = "When Mary and John went to the store, John gave a drink to"
 
 
+# --- what a chapter says ------------------------------------------------------------------------------------
+
+
 @dataclass
 class Result:
     """One line of the summary table: what was looked at, what was measured, on what, and the figure."""
@@ -30,11 +33,42 @@ class Result:
     figure: str = ""
 
 
+def say(text: str = "") -> None:
+    """A line for the reader."""
+    print(text, flush=True)
+
+
+def table(rows: list[list], header: list[str]) -> str:
+    """Rows as text, in columns as wide as they need."""
+    rows = [header] + [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def report(out: Path, results: list[Result]) -> None:
+    """End a chapter: print its results, and keep them as out/results_<its number>.json, which reproduce.py reads."""
+    say()
+    for result in results:
+        say(f"{result.chapter}: {result.measured}\n   [{result.model}; {result.sample}; {Path(result.figure).name}]")
+    Path(out).mkdir(parents=True, exist_ok=True)
+    with write_atomically(results_file(out, results[0].chapter[0])) as file:
+        file.write((json.dumps([asdict(result) for result in results], indent=2) + "\n").encode("utf-8"))
+
+
+def results_file(out: Path, number: str) -> Path:
+    """Where the results of the chapter with this number are kept."""
+    return Path(out) / f"results_{number}.json"
+
+
+# --- how a chapter starts -----------------------------------------------------------------------------------
+
+
 def options(description: str, *more: tuple) -> argparse.Namespace:
-    """--model and --out, and what a script adds: (flag, default, help) or (flag, default, help, argparse's other settings).
+    """--model and --out, and what a chapter adds: (flag, default, help) or (flag, default, help, argparse's settings).
 
     A chapter that was started from a shell is run by `run_chapter`, once more from its top, and the process ends with
-    it: so an error anywhere in it is one line. In a notebook, in `python -i` and in a debugger it simply goes on.
+    it: so an error anywhere in it is one line. In a notebook and in `python -i` it simply goes on.
     """
     if from_shell():
         run_chapter(Path(sys.argv[0]), sys.argv[1:])
@@ -52,20 +86,22 @@ def options(description: str, *more: tuple) -> argparse.Namespace:
     return arguments
 
 
+def from_shell() -> bool:
+    """Whether the process was started with a chapter, as by `python demos/02_head_svd.py`, and not by `run_chapter`."""
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    if file is None or in_kernel() or sys.flags.interactive or "chapter" in sys.modules:
+        return False
+    main = Path(file).resolve()
+    return main.parent == REPOSITORY / "demos" and main.name[0].isdigit()
+
+
 def in_kernel() -> bool:
     """Whether sys.argv is that of a notebook's kernel (Jupyter, VS Code, Colab), which is not for us to read."""
     return Path(sys.argv[0]).name.endswith("kernel_launcher.py")
 
 
-def from_shell() -> bool:
-    """Whether a chapter is the script that the process was started with, as by `python demos/02_head_svd.py`."""
-    main = getattr(sys.modules["__main__"], "__file__", None)
-    chapter = bool(main) and not in_kernel() and Path(main).resolve().parent == REPOSITORY / "demos"
-    return chapter and Path(main).name[0].isdigit() and "chapter" not in sys.modules and not sys.flags.interactive
-
-
-def run_chapter(path: Path, arguments: list[str]) -> dict:
-    """Run a chapter from top to bottom: the variables that it leaves. An error in it ends the process with one line.
+def run_chapter(path: Path, arguments: list[str]) -> None:
+    """Run a chapter from top to bottom. An error in it ends the process with one line.
 
     Afterwards sys.argv and torch's thread count are as they were.
     """
@@ -73,7 +109,7 @@ def run_chapter(path: Path, arguments: list[str]) -> dict:
     sys.argv = [str(path), *arguments]
     try:
         with one_line_errors(path.name):
-            return runpy.run_path(str(path), run_name="chapter")
+            runpy.run_path(str(path), run_name="chapter")                # sys.modules has "chapter" until it ends
     finally:
         sys.argv = argv
         torch.set_num_threads(threads)
@@ -84,34 +120,11 @@ def spare_threads(model: th.GPT2) -> None:
 
     Only where `run_chapter` will set the number back: the process of a notebook is not ours.
     """
-    if "chapter" in sys.modules and sum(parameter.numel() for parameter in model.parameters()) < 5_000_000:
+    if "chapter" in sys.modules and not is_large(model):
         torch.set_num_threads(1)
 
 
-def whole_models() -> list[str]:
-    """The whole models that are on this machine, the best for learning first."""
-    names = ["124M", "355M", "774M", "1558M", "tiny"]
-    there = []
-    for name in names:
-        try:
-            folder = th.find_weights(name)
-        except th.CheckpointError:
-            continue
-        if any(folder.glob("*.safetensors")) or (folder / "model.ckpt.data-00000-of-00001").exists():
-            there.append(name)
-    return there
-
-
-def attention_file() -> Path | None:
-    """OpenAI's attention weights without the rest of the model, where TINYHEADS_GPT2 names a folder with them."""
-    folder = os.environ.get("TINYHEADS_GPT2")
-    file = Path(folder) / "model-attention.safetensors" if folder else None
-    return file if file and file.exists() else None
-
-
-def random_gpt2() -> th.GPT2:
-    """A small model with random weights (seed 0), which reads bytes: the form is right, the numbers mean nothing."""
-    return th.GPT2(th.GPT2Config(n_vocab=257, n_ctx=128, n_embd=64, n_layer=4, n_head=4), seed=0).requires_grad_(False)
+# --- the best weights there are -----------------------------------------------------------------------------
 
 
 def whole_model(asked: str | None) -> tuple[str, th.GPT2, th.Tokenizer]:
@@ -124,11 +137,27 @@ def whole_model(asked: str | None) -> tuple[str, th.GPT2, th.Tokenizer]:
     return "random (seed 0)", random_gpt2(), th.Tokenizer.bytes_only()
 
 
-def best_weights(asked: str | None) -> str | Path | None:
-    """Where to read attention weights: those asked for, else GPT-2's, whole or attention alone, else any there are."""
-    there = whole_models()
-    openai = next((name for name in there if name != "tiny"), None)
-    return asked or openai or attention_file() or next(iter(there), None)
+def whole_models() -> list[str]:
+    """The whole models that are on this machine, the best for learning first."""
+    there = []
+    for name in ["124M", "355M", "774M", "1558M", "tiny"]:
+        try:
+            folder = th.find_weights(name)
+        except th.CheckpointError:
+            continue
+        if any(folder.glob("*.safetensors")) or (folder / "model.ckpt.data-00000-of-00001").exists():
+            there.append(name)
+    return there
+
+
+def random_gpt2() -> th.GPT2:
+    """A small model with random weights (seed 0), which reads bytes: the form is right, the numbers mean nothing."""
+    return th.GPT2(th.GPT2Config(n_vocab=257, n_ctx=128, n_embd=64, n_layer=4, n_head=4), seed=0).requires_grad_(False)
+
+
+def is_large(model: th.GPT2) -> bool:
+    """Whether a model is so large that a chapter gives it few prompts and few components to test: GPT-2's size."""
+    return sum(parameter.numel() for parameter in model.parameters()) > 5_000_000
 
 
 def heads_to_read(asked: str | None) -> tuple[str, th.Heads]:
@@ -141,10 +170,27 @@ def heads_to_read(asked: str | None) -> tuple[str, th.Heads]:
     return "random (seed 0)", th.Heads.of(random_gpt2())
 
 
+def best_weights(asked: str | None) -> str | Path | None:
+    """Where to read attention weights: those asked for, else GPT-2's, whole or attention alone, else any there are."""
+    there = whole_models()
+    openai = next((name for name in there if name != "tiny"), None)
+    return asked or openai or attention_file() or next(iter(there), None)
+
+
+def attention_file() -> Path | None:
+    """OpenAI's attention weights without the rest of the model, where TINYHEADS_GPT2 names a folder with them."""
+    folder = os.environ.get("TINYHEADS_GPT2")
+    file = Path(folder) / "model-attention.safetensors" if folder else None
+    return file if file and file.exists() else None
+
+
 def weights_file(asked: str | None) -> th.Checkpoint | None:
     """The same weights as named arrays; None where random ones stand in."""
     best = best_weights(asked)
     return th.open_checkpoint(th.find_weights(best)) if best else None
+
+
+# --- lists, and the circuit that is found on them -----------------------------------------------------------
 
 
 def writable(task: Callable[[int, int], th.Prompts], lengths: Sequence[int], n_ctx: int) -> tuple[list[int], str]:
@@ -174,6 +220,23 @@ def way_to_cross_off(tokenizer: th.Tokenizer, n_ctx: int, lengths: Sequence[int]
                        "GPT-2 with its own tokenizer")
 
 
+def model_for_lists(asked: str | None, lengths: Sequence[int], by: str) -> tuple[str, th.GPT2, th.Tokenizer, str]:
+    """As `whole_model`, and how lists are crossed off: a model whose tokenizer can write Laundry Lists of all lengths.
+
+    Where the one asked for cannot, the bundled model stands in, and that is said. Sets the threads (`spare_threads`).
+    """
+    name, model, tokenizer = whole_model(asked)
+    try:
+        by, there = way_to_cross_off(tokenizer, model.config.n_ctx, lengths, by)
+        if len(there) < len(lengths):
+            raise th.TaskError(f"lists of {list(lengths)} items are needed, and only {there} can be written")
+    except th.TaskError as error:
+        say(f"there is no Laundry List for {name}: {error}. The bundled model stands in.")
+        name, model, tokenizer, by = "tiny", th.load("tiny"), th.load_tokenizer("tiny"), "ordinal"
+    spare_threads(model)
+    return name, model, tokenizer, by
+
+
 def plain_text(tokenizer: th.Tokenizer, n: int, seed: int, pairs: str) -> torch.Tensor:
     """Tokens [n, T] of everyday sentences; of IOI prompts where this tokenizer makes those of unequal length."""
     try:
@@ -193,25 +256,3 @@ def circuit_of(model: th.GPT2, tokenizer: th.Tokenizer, by: str, n: int = 400) -
     if not circuit.found:
         say("What follows shows the way with the heads that come nearest, and claims nothing of them.")
     return circuit
-
-
-def report(out: Path, results: list[Result]) -> None:
-    """Print a chapter's results, and keep them as out/results_<its number>.json, where reproduce.py reads them."""
-    say()
-    for result in results:
-        say(f"{result.chapter}: {result.measured}\n   [{result.model}; {result.sample}; {Path(result.figure).name}]")
-    with write_atomically(Path(out) / f"results_{results[0].chapter[0]}.json") as file:
-        file.write((json.dumps([asdict(result) for result in results], indent=2) + "\n").encode("utf-8"))
-
-
-def say(text: str = "") -> None:
-    """A line for the reader."""
-    print(text, flush=True)
-
-
-def table(rows: list[list], header: list[str]) -> str:
-    """Rows as text, in columns as wide as they need."""
-    rows = [header] + [[str(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

@@ -1,23 +1,24 @@
-"""Run every numbered demo on the best weights there are: the paper's story in one table and one sheet of figures.
+"""Run every chapter on the best weights there are: the paper's story in one table and one sheet of figures.
 
-    python demos/reproduce.py [--model NAME_OR_PATH] [--out FOLDER] [--only 145]
+    python demos/reproduce.py [--model NAME_OR_PATH] [--out FOLDER] [--only 0145]
 
-Without --model each demo takes the best it can use: a whole model to run, OpenAI's attention weights to
-read. The table also goes to `out/results.json`, the figures together to `out/contact_sheet.png`.
+Without --model each chapter takes the best it can use: a whole model to run, OpenAI's attention weights to
+read. Each chapter leaves its results in `out/results_<its number>.json`; all of them together go to
+`out/results.json`, the figures to `out/contact_sheet.png`.
 """
 
 import argparse
 import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 
-from common import options, run_chapter, say
+from common import Result, options, results_file, run_chapter, say
 from tinyheads import plots
 from tinyheads.files.array_file import write_atomically
 from tinyheads.files.command import one_line_errors
 
-CLAIMS = {  # of Merullo et al. 2024, by demo
+CLAIMS = {  # of Merullo et al. 2024, by chapter; the first is ours
+    "0": "On a model whose circuit was written by hand, each method finds that circuit, and none where none is.",
     "1": "Heads write features into the residual stream, where later heads read them.",
     "2": "A head's OV matrix splits into rank-1 components that read and write one direction each.",
     "3": "Composition of single components predicts, from weights alone, which head talks to which.",
@@ -30,38 +31,40 @@ CHAPTERS = {chapter.name[1]: chapter for chapter in sorted(Path(__file__).parent
 
 
 def chosen(text: str) -> list[str]:
-    """For --only: the numbers of demos that there are, in order."""
+    """For --only: the numbers of chapters that there are, in order."""
     if not text or not set(text) <= set(CHAPTERS):
-        raise argparse.ArgumentTypeError(f"{text!r} must be numbers of demos, one after the other, out of "
+        raise argparse.ArgumentTypeError(f"{text!r} must be numbers of chapters, one after the other, out of "
                                          + "".join(CHAPTERS))
     return sorted(set(text))
 
 
 def main() -> None:
     """Run them; the table is written once all have run to their end."""
-    arguments = options(__doc__.split("\n")[0], ("--only", "".join(CHAPTERS), "the demos to run, by number "
+    arguments = options(__doc__.split("\n")[0], ("--only", "".join(CHAPTERS), "the chapters to run, by number "
                                                  "(default: %(default)s)", {"type": chosen}))
-    out, results, start = arguments.out, [], time.perf_counter()
+    out, start = arguments.out, time.perf_counter()
     given = ["--out", str(out)] + (["--model", arguments.model] if arguments.model else [])
     for number in arguments.only:
         say(f"\n===== {CHAPTERS[number].stem} =====\n")
-        results += run_chapter(CHAPTERS[number], given)["results"]
+        results_file(out, number).unlink(missing_ok=True)                # an earlier run's is not this one's
+        run_chapter(CHAPTERS[number], given)
         say(f"({time.perf_counter() - start:.0f} s so far)")
 
     # The table: what the paper claims, what was measured, on which model, over how many prompts, with which seed.
-    rows = [{"claim": CLAIMS[result.chapter[0]], **asdict(result)} for result in results]
+    kept = {number: json.loads(results_file(out, number).read_text(encoding="utf-8")) for number in arguments.only}
+    rows = [{"claim": CLAIMS[number], **row} for number in arguments.only for row in kept[number]]
     with write_atomically(out / "results.json") as file:
         file.write((json.dumps(rows, indent=2) + "\n").encode("utf-8"))
-    figures = [Path(figure) for figure in dict.fromkeys(result.figure for result in results) if figure]
+    figures = [Path(figure) for figure in dict.fromkeys(row["figure"] for row in rows) if figure]
     sheet = plots.save_figure(plots.contact_sheet(figures), out / "contact_sheet.png")
 
     say("\n===== summary =====")
     for number in arguments.only:
         say(f"\n{number}. {CLAIMS[number]}")
-        for result in (result for result in results if result.chapter.startswith(number)):
+        for result in (Result(**row) for row in kept[number]):
             say(f"   - {result.chapter[2:]}: {result.measured}\n"
                 f"     [{result.model}; {result.sample}; {Path(result.figure).name}]")
-    say(f"\n{len(arguments.only)} demos in {time.perf_counter() - start:.0f} s; table: {out / 'results.json'}; "
+    say(f"\n{len(arguments.only)} chapters in {time.perf_counter() - start:.0f} s; table: {out / 'results.json'}; "
         f"figures: {sheet}")
 
 

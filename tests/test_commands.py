@@ -1,4 +1,4 @@
-"""Commands refuse what they do not know; where they cannot go on they end with one line, and leave nothing half done."""
+"""Commands refuse what they do not know; where they cannot go on they end with one line and leave nothing half done."""
 
 import argparse
 import importlib
@@ -130,9 +130,9 @@ def test_a_notebooks_own_arguments_are_not_ours(demos, monkeypatch, argv, model)
 def test_a_chapter_that_fails_leaves_no_table_and_all_else_as_it_was(demos, monkeypatch, capsys, tmp_path):
     reproduce = demos("reproduce")
     good, bad = tmp_path / "01_good.py", tmp_path / "02_bad.py"
-    good.write_text("import torch\nfrom common import options, spare_threads, th\nout = options('Good.').out\n"
-                    "spare_threads(th.GPT2(th.GPT2Config(9, 4, 8, 1, 2), seed=0))\n"
-                    "print(torch.get_num_threads(), 'thread')\nresults = []\n")
+    good.write_text("import torch\nfrom common import Result, options, report, spare_threads, th\n"
+                    "out = options('Good.').out\nspare_threads(th.GPT2(th.GPT2Config(9, 4, 8, 1, 2), seed=0))\n"
+                    "print(torch.get_num_threads(), 'thread')\nreport(out, [Result('1 good', 'm', 'tiny', 's')])\n")
     bad.write_text("from common import options, th\noptions('Bad.')\nraise th.TaskError('nothing to measure')\n")
     monkeypatch.setattr(reproduce, "CHAPTERS", {"1": good, "2": bad})
     argv = ["reproduce.py", "--out", str(tmp_path / "out"), "--only", "21"]
@@ -147,18 +147,30 @@ def test_a_chapter_that_fails_leaves_no_table_and_all_else_as_it_was(demos, monk
         torch.set_num_threads(before)
     said = capsys.readouterr()
     assert exit.value.code == 1 and said.err == "02_bad.py: error: nothing to measure\n"
-    assert "1 thread\n" in said.out and not (tmp_path / "out").exists()
+    assert "1 thread\n" in said.out
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["results_1.json"]  # the first chapter's own
+
+
+def test_results_of_an_earlier_run_are_not_taken_for_this_ones(demos, monkeypatch, tmp_path):
+    reproduce = demos("reproduce")
+    (tmp_path / "01_silent.py").write_text("from common import options\noptions('Reports nothing.')\n")
+    (tmp_path / "results_1.json").write_text("[]")
+    monkeypatch.setattr(reproduce, "CHAPTERS", {"1": tmp_path / "01_silent.py"})
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", "--out", str(tmp_path), "--only", "1"])
+    with pytest.raises(FileNotFoundError, match="results_1.json"):
+        reproduce.main()
+    assert not (tmp_path / "results.json").exists()
 
 
 @pytest.mark.parametrize("only", ["9", "19", "", "1,2"])
 def test_demos_that_are_not_there_are_refused(demos, monkeypatch, capsys, only):
     monkeypatch.setattr(sys, "argv", ["reproduce.py", "--only", only])
     line, status = ended(demos("reproduce").main, capsys)
-    assert status == 2 and "must be numbers of demos" in line
+    assert status == 2 and "must be numbers of chapters" in line
 
 
 def test_no_chapter_changes_the_process_it_runs_in():
     chapters = sorted(DEMOS.glob("0[0-9]_*.py"))
-    assert len(chapters) >= 6
+    assert len(chapters) == 7
     for path in [*chapters, DEMOS / "reproduce.py"]:
         assert not re.search("excepthook|set_grad_enabled|set_num_threads|manual_seed_all", path.read_text()), path

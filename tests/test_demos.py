@@ -24,29 +24,34 @@ def run(script, *arguments, **environment):
 
 
 def test_the_demos_run_on_the_bundled_model_and_their_results_are_kept(tmp_path):
-    """The quick ones; .ci/run runs all six, as the README's main command."""
-    done = run("reproduce.py", "--only", "1234", "--out", str(tmp_path), HOME=str(tmp_path))
+    """The quick ones; .ci/run runs all seven, as the README's main command."""
+    done = run("reproduce.py", "--only", "01234", "--out", str(tmp_path), HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "results.json").read_text())
-    assert {result["chapter"][0] for result in results} == {"1", "2", "3", "4"}
+    assert {result["chapter"][0] for result in results} == {"0", "1", "2", "3", "4"}
+    chapters = [json.loads((tmp_path / f"results_{number}.json").read_text()) for number in range(5)]
+    assert [{**row, "claim": None} for row in results] == [{**row, "claim": None} for rows in chapters for row in rows]
     assert (tmp_path / "contact_sheet.png").read_bytes().startswith(PNG)
     for result in results:
         assert result["claim"]
         assert result["model"] and result["sample"] and result["measured"]
         assert Path(result["figure"]).parent == tmp_path and Path(result["figure"]).read_bytes().startswith(PNG)
-        assert result["model"] == "tiny"
+        assert result["model"] == ("written by hand" if result["chapter"][0] == "0" else "tiny")
+    assert "found: L1.H1.C2, L1.H1.C1, L1.H1.C0; where it was taken out: none" in done.stdout  # what was planted
     assert "the channel: L0.H2.C2, L0.H1.C0, L0.H3.C0" in done.stdout  # as the README tells
 
 
 def test_the_circuit_demo_finds_the_inhibition_heads_of_real_gpt2(gpt2_folder, tmp_path):
-    done = run("03_predict_circuit.py", "--model", str(gpt2_folder / "model-attention.safetensors"), "--out", str(tmp_path))
+    weights = gpt2_folder / "model-attention.safetensors"
+    done = run("03_predict_circuit.py", "--model", str(weights), "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     first = next(line for line in done.stdout.splitlines() if "-> L9.H9 by Q" in line)
     assert first.startswith("L8.H3.C0")
     inhibition = [line.split()[0] for line in done.stdout.splitlines() if line.endswith("S-inhibition")]
     assert inhibition[:3] == ["L8.H10.C1", "L8.H6.C2", "L7.H3.C1"]
     assert "0.918" in done.stdout and "0.932" in done.stdout  # whole head and best component, by Q
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["03_composition_maps.png", "03_mover_head.png"]
+    left = sorted(file.name for file in tmp_path.iterdir())
+    assert left == ["03_composition_maps.png", "03_mover_head.png", "results_3.json"]
 
 
 def test_a_wrong_model_ends_a_demo_with_one_line(tmp_path):
@@ -75,7 +80,8 @@ def test_a_figure_is_whole_or_not_there(tmp_path):
 
 def test_signed_maps_write_their_values_and_leave_holes_white():
     figure, axes = plots.new_figure(4, 3)
-    plots.draw_map(axes[0, 0], torch.tensor([[1.25, -0.5], [0.0, 0.3]]), "head", "layer", "title", "logits", signed=True)
+    values = torch.tensor([[1.25, -0.5], [0.0, 0.3]])
+    plots.draw_map(axes[0, 0], values, "head", "layer", "title", "logits", signed=True)
     assert [text.get_text() for text in axes[0, 0].texts] == ["+1.2", "-0.5", "+0.3"]
     figure, axes = plots.new_figure(4, 3)
     plots.draw_map(axes[0, 0], torch.tensor([[1.0, torch.nan]]), "reader", "writer", "title", "score", top=0.5)
