@@ -174,6 +174,27 @@ def way_to_cross_off(tokenizer: th.Tokenizer, n_ctx: int, lengths: Sequence[int]
                        "GPT-2 with its own tokenizer")
 
 
+def is_large(model: th.GPT2) -> bool:
+    """Whether a model is so large that a chapter gives it few prompts and few components to test: GPT-2's size."""
+    return sum(parameter.numel() for parameter in model.parameters()) > 5_000_000
+
+
+def model_for_lists(asked: str | None, lengths: Sequence[int], by: str) -> tuple[str, th.GPT2, th.Tokenizer, str]:
+    """As `whole_model`, and how lists are crossed off: a model whose tokenizer can write Laundry Lists of all lengths.
+
+    Where the one asked for cannot, the bundled model stands in, and that is said.
+    """
+    name, model, tokenizer = whole_model(asked)
+    try:
+        by, there = way_to_cross_off(tokenizer, model.config.n_ctx, lengths, by)
+        if len(there) < len(lengths):
+            raise th.TaskError(f"lists of {list(lengths)} items are needed, and only {there} can be written")
+    except th.TaskError as error:
+        say(f"there is no Laundry List for {name}: {error}. The bundled model stands in.")
+        return "tiny", th.load("tiny"), th.load_tokenizer("tiny"), "ordinal"
+    return name, model, tokenizer, by
+
+
 def circuit_of(model: th.GPT2, tokenizer: th.Tokenizer, by: str, n: int = 400) -> th.Circuit:
     """The circuit that chapters 4 to 6 study, found on the same n lists of 5 (seed 40) in all of them, and printed.
 
