@@ -25,8 +25,7 @@ from common import Result, circuit_of, is_large, options, report, say, table, wa
 from tinyheads import plots
 from tinyheads.ablation import WAYS, strongest_by
 
-arguments = options("Inhibition heads, mover heads, and the components between them.",
-                    ("--reader", None, "the mover head to study (default: the strongest)"))
+arguments = options("Inhibition heads and mover heads.", ("--reader", None, "the mover head (default: the strongest)"))
 name, model, tokenizer = whole_model(arguments.model)
 out, L, H = Path(arguments.out), model.config.n_layer, model.config.n_head
 by, lengths = way_to_cross_off(tokenizer, model.config.n_ctx, [5, 8])
@@ -55,9 +54,10 @@ circuit = circuit_of(model, tokenizer, by, n)
 mover = th.Head.parse(arguments.reader) if arguments.reader else circuit.movers[0]
 before = [head for head in circuit.inhibition if head.layer < mover.layer] or circuit.inhibition
 circuit = th.Circuit(before, [mover])
-looks = "; ".join(f"{head}'s attention on {what} {attention[head.layer, head.head]:.2f}" for head, what, attention in
-                  [(circuit.inhibition[0], "the mentions", on_mentions), (mover, "the answer", on_answer)])
-say(f"{looks}; the mover studied here: {mover}")
+circuit.check(model)
+looks = (f"{before[0]}'s attention on the mentions {on_mentions[before[0].layer, before[0].head]:.2f}; "
+         f"{mover}'s on the answer {on_answer[mover.layer, mover.head]:.2f}")
+say(looks)
 
 # %% [markdown]
 # In the bundled model the work is divided by layers: all four heads of layer 0 look at the mentions, all four
@@ -81,23 +81,19 @@ measured = {how: th.inhibition_scores(model, tested, circuit, how, seed, compone
 channel = th.channel(model, tested, circuit, seed=seed, measured=measured)
 highest = [strongest_by(scores, 5) for scores in ({c: composition[c] for c in components}, *measured.values())]
 listed = sorted(set().union(*highest), key=lambda c: -composition[c])
-say(table([[c, f"{composition[c]:.3f}", *(f"{measured[how][c]:+.3f}" for how in ways),
-            f"{on_mentions[c.layer, c.head]:.2f}", "yes" if c in channel else ""] for c in listed],
-          ["component", "composition", *(f"score, {how}" for how in ways), "head on mentions", "channel"]))
-say(f"lists of {N}; {mover}'s preference is {th.preference(model, tested, [mover]):.2f} with all components in place")
-
-predicted = torch.tensor([composition[c] for c in components])
+say(table([[c, f"{composition[c]:.3f}", *(f"{measured[how][c]:+.3f}" for how in ways), "yes" if c in channel else ""]
+           for c in listed], ["component", "composition", *(f"score, {how}" for how in ways), "channel"]))
+predicted = torch.tensor([composition[c] for c in components])                     # [components]
 scaled = predicted * torch.tensor([ov.scale[c.layer, c.head, c.index] for c in components])
-effects = {how: torch.tensor([measured[how][c] for c in components]) for how in ways}
+effects = {how: torch.tensor(list(measured[how].values())) for how in ways}
 for what, x in [("composition", predicted), ("composition times singular value", scaled)]:
-    say(f"rank correlation of {what} with the inhibition score, over {len(components)} components: "
+    say(f"rank correlation of {what} with inhibition score, {len(components)} components: "
         + ", ".join(f"{how} {th.rank_correlation(x, effect):.2f}" for how, effect in effects.items()))
 agreement = f"{th.rank_correlation(predicted, effects['mean']):.2f}"
-places = {c: i for i, c in enumerate(components)}
-groups = {"of the channel": [places[c] for c in channel],
-          "other components": [i for c, i in places.items() if c not in channel]}
+groups = {"of the channel": [i for i, c in enumerate(components) if c in channel],
+          "other components": [i for i, c in enumerate(components) if c not in channel]}
 figure, axes = plots.new_figure(10.5, 5)
-plots.draw_scatter(axes[0, 0], predicted, effects["mean"], groups, {places[c]: str(c) for c in listed[:8]},
+plots.draw_scatter(axes[0, 0], predicted, effects["mean"], groups, {components.index(c): str(c) for c in listed[:8]},
                    f"Q-composition score with {mover} (from weights)", "inhibition score (set to the mean)",
                    f"Predicted and measured ({name}): rank correlation {agreement}, {n_tested} lists of {N}")
 scatter = plots.save_figure(figure, out / "04_composition_and_inhibition.png")
@@ -110,7 +106,7 @@ scatter = plots.save_figure(figure, out / "04_composition_and_inhibition.png")
 # But neither list is enough alone. The score leaves out how *much* a component writes, its singular value:
 # L0.H0.C7 composes as well as L0.H0.C0 (0.31), writes a twelfth as much, and does nothing. With that factor the
 # two rankings agree better (last line). And the way of taking away matters: L0.H2.C1 costs 0.53 if it is set to
-# zero, and 0.00 if set to its mean. What counts there is the same in all prompts: it tells nothing of this list.
+# zero, and 0.00 if set to its mean: most of what counts there is the same in all prompts.
 #
 # ## What is lost without the channel?
 #
@@ -120,24 +116,20 @@ scatter = plots.save_figure(figure, out / "04_composition_and_inhibition.png")
 # %%
 def without(removed):
     """The model's accuracy and the mover's preference with some components at their mean."""
-    edits = th.remove_components(ov, removed)
-    right = th.correct(model(tested.tokens, th.Stream(edits=edits)), tested)
+    edits = th.remove_components(ov, removed, "mean")
+    right = th.correct(model(tested.tokens, th.Stream(edits=edits)), tested)                 # [B]
     return right.double().mean().item(), th.preference(model, tested, [mover], edits)
 
 
-same_heads = {c.of_head for c in channel}
-others = [c for c in composition if c.of_head in same_heads and c not in channel]
+others = [c for c in composition if c.of_head in {a.of_head for a in channel} and c not in channel]
 draw = torch.randperm(len(others), generator=torch.Generator().manual_seed(seed))[:len(channel)].tolist()
-taken = {"nothing": []}
-if channel:
-    taken = {"nothing": [], "the channel: ": channel, "as many others: ": [others[i] for i in draw]}
-lost = [without(removed) for removed in taken.values()]
-say(table([[what + ", ".join(map(str, removed)), *(f"{value:.3f}" for value in values)]
-           for (what, removed), values in zip(taken.items(), lost)], ["taken away", "accuracy", f"{mover}'s preference"]))
-found = "no component is among the highest by weights and by every intervention: no channel"
-if channel:
-    found = (f"{', '.join(map(str, channel))} by weights and by intervention; accuracy on lists of {N} {lost[0][0]:.3f}, "
-             f"without them {lost[1][0]:.2f}, without as many others {lost[2][0]:.2f}")
+taken = {"nothing": [], "the channel: ": channel, "as many others: ": [others[i] for i in draw]}
+lost = {what: without(removed) for what, removed in taken.items()}
+say(table([[what + ", ".join(map(str, taken[what])), *(f"{value:.3f}" for value in lost[what])] for what in taken],
+          ["taken away", "accuracy", f"{mover}'s preference"]))
+intact, cut, control = (accuracy for accuracy, _ in lost.values())
+found = (f"{', '.join(map(str, channel)) or 'no component'} by weights and by intervention; accuracy on lists of {N} "
+         f"{intact:.3f}, without the channel {cut:.2f}, without as many others {control:.2f}")
 
 # %% [markdown]
 # Without three components of 64 the bundled model is right in half of the lists; without three others, as often
