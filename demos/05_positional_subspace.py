@@ -1,18 +1,19 @@
 # %% [markdown]
 # # 5. The positional subspace
 #
-# "To wash: sock, hat, coat. Done: third, first. Still to wash: the" -> " hat". The inhibition heads look from
-# the last token (END) at what was crossed off, and write what they find; a mover head reads that as its query
-# and looks at the item that is left. What is written in between? The paper's answer (Merullo et al. 2024): a
-# place in the list, as a point in a space of about three dimensions. Here:
+# "To wash: sock, hat, coat. Done: third, first. Still to wash: the" -> " hat". At the last token, END, the
+# inhibition heads look at the mentions (what is crossed off) and write something into the stream; the mover heads
+# read it in their queries, and look at the item that is left (chapter 4). What is it that is written?
 #
-# 1. who inhibits and who moves, from one run;
-# 2. the subspace, found from weights and found from activations, and the angles between the two;
-# 3. how much of the effect its first k dimensions carry;
-# 4. what it looks like: every prompt's coordinates, and which item each point of it stands for;
-# 5. the test that decides: give END the code of a *random* index. Is the item there the answer?
+# The paper's answer (Merullo et al. 2024): a place in the list, as a point in a *subspace* of about three
+# dimensions. A subspace is given by k directions of the stream, at right angles and of length 1; the k inner
+# products of the stream with them are its *coordinates* there. The place is called *index*, counted from 0, and the
+# coordinates that stand for an index are its *code*. Here:
 #
-# Indices count from 0. Subspaces are found on some prompts and judged on others, made with another seed.
+# 1. the subspace, found from weights and found from activations, and the angles between the two;
+# 2. how much of the model's skill its first k dimensions carry;
+# 3. what it looks like: where each prompt lies, and which item each point of the space stands for;
+# 4. the test that decides: END gets the code of a *random* index. Does the model answer with the item there?
 
 # %%
 from pathlib import Path
@@ -20,313 +21,192 @@ from pathlib import Path
 import torch
 
 import tinyheads as th
-from common import Result, options, say, spare_threads, table, way_to_cross_off, whole_model
-from tinyheads import at_end, causal, edit, lists, plots, subspace
+from common import Result, circuit_of, is_large, model_for_lists, options, report, say, spare_threads, table
+from tinyheads import plots
 from tinyheads.files.command import number
 
-arguments = options("The positional subspace: found, drawn, traversed, tested.",
+arguments = options("The positional subspace: found, drawn, walked through, tested.",
                     ("--by", "ordinal", "how items are crossed off", {"choices": ["ordinal", "name"]}),
                     ("--prompts", None, "how many to judge on (default: 1000, for a large model 32)",
                      {"type": number(int, 2, 100_000)}))
-out = Path(arguments.out)
-LENGTHS, K = (5, 8), 3                                          # list lengths, dimensions
-SEED_HEADS, SEED_FOUND, SEED_JUDGED, SEED_WALKED = 31, 33, 32, 34                # seeds of the prompts
-
-# %% [markdown]
-# Everything is found on some Laundry Lists and judged on others.
-
-# %%
-name, model, tokenizer = whole_model(arguments.model)
-try:
-    by, lengths = way_to_cross_off(tokenizer, model.config.n_ctx, LENGTHS, arguments.by)
-    if len(lengths) < len(LENGTHS):
-        raise th.TaskError(f"lists of {LENGTHS} items are needed, and only {lengths} can be written")
-except th.TaskError as error:
-    say(f"there is no Laundry List for {name}: {error}. The bundled model stands in.")
-    name, model, tokenizer, by = "tiny", th.load("tiny"), th.load_tokenizer("tiny"), "ordinal"
-is_large = sum(parameter.numel() for parameter in model.parameters()) > 5_000_000
+out, LENGTHS, K = Path(arguments.out), (5, 8), 3
+name, model, tokenizer, by = model_for_lists(arguments.model, LENGTHS, arguments.by)
 spare_threads(model)
-n = arguments.prompts or (32 if is_large else 1000)
-n_found, n_controls, steps, coarse, n_walked = (128, 3, 13, 4, 2) if is_large else (2000, 20, 31, 9, 12)
-judged = {N: lists.laundry_list(tokenizer, n, N, by, SEED_JUDGED) for N in LENGTHS}
-to_find_in = {N: lists.laundry_list(tokenizer, n_found, N, by, SEED_FOUND) for N in LENGTHS}
-say(f"{name}: lists crossed off by {by}; subspaces found on {n_found} lists (seed {SEED_FOUND}), "
-    f"judged on {n} others (seed {SEED_JUDGED})")
-earlier = {N: at_end.before_end(model, judged[N]) for N in LENGTHS}     # edits at END leave all other tokens as they are
-say(f"e.g. {judged[5].texts[0]!r}")
+n, half, n_random, fine, coarse, n_walked = (32, 64, 3, 13, 4, 2) if is_large(model) else (1000, 1000, 20, 31, 9, 12)
+n = arguments.prompts or n
+lists = lambda count, seed: {N: th.laundry_list(tokenizer, count, N, by, seed) for N in LENGTHS}
+judged, both, to_walk, few = lists(n, 32), lists(2 * half, 33), lists(n_walked, 34), lists(4, 32)
+to_find, again = ({N: both[N].part(start, start + half) for N in LENGTHS} for start in (0, half))
+earlier = {N: th.before_end(model, judged[N]) for N in LENGTHS}             # edits at END change nothing before it
+say(f"{name}: lists crossed off by {by}; found on {half} lists (seed 33), judged on {n} others (seed 32), such as\n"
+    f"    {judged[5].texts[0]}")
+circuit = circuit_of(model, tokenizer, by, 16 if is_large(model) else 400)
 
 # %% [markdown]
-# ## Who inhibits, who moves
+# Whatever is found is found on some lists, and judged on others.
 #
-# One run on lists of 5. A mover looks from END at the answer's place; an inhibition head in an earlier layer
-# looks from END at the crossed-off mentions.
-
-
-# %%
-def strongest_heads(find, places, layers, n_heads):
-    """What `find` finds; where it finds nothing, the heads that come nearest, and a word that they are no more."""
-    try:
-        return find()
-    except th.HeadError as error:
-        table = causal.attention_on(model, seen, places)[layers]         # [layers, H]
-        order = table.flatten().argsort(descending=True)[:n_heads].tolist()
-        nearest = [th.Head((layers.start or 0) + place // table.shape[1], place % table.shape[1]) for place in order]
-        say(f"{error}. What follows shows the way, and no circuit: going on with {', '.join(map(str, nearest))}")
-        return nearest
-
-
-seen = lists.laundry_list(tokenizer, min(n, 300), 5, by, SEED_HEADS)   # other lists than those judged on
-if model.config.n_layer < 2:
-    raise th.HeadError(f"{name} has one layer: no head can read what another wrote")
-answer_place = causal.answer_places(seen)                       # [B, 1]
-movers = strongest_heads(lambda: causal.mover_heads(model, seen), answer_place, slice(1, None), 1)
-mover = next((head for head in movers if head.layer > 0), th.Head(1, 0))
-movers = [head for head in movers if head.layer == mover.layer]
-inhibitors = strongest_heads(lambda: causal.inhibition_heads(model, seen, before=mover.layer), seen.mentions,
-                             slice(0, mover.layer), 4)
-where = f"L{max(head.layer for head in inhibitors)}.mlp"        # the stream is changed right after they wrote
-attention = [causal.attention_on(model, seen, places) for places in (seen.mentions, answer_place)]
-say("inhibition heads, attention on the mentions: " + ", ".join(f"{h} {attention[0][h.layer, h.head]:.2f}" for h in inhibitors))
-say("mover heads, attention on the answer's place: " + ", ".join(f"{h} {attention[1][h.layer, h.head]:.2f}" for h in movers))
-
-# %% [markdown]
 # ## The subspace, two ways
 #
-# From weights: the components of the inhibition heads, each as long as its scale times its composition score
-# with the movers; their principal directions. From activations: the principal directions of the inhibition
-# heads' mean write at END, by index. The second is found on one half of the prompts; the other half gives the
-# same. Between random subspaces of three dimensions the angles are large.
+# *From weights*: take every component of the inhibition heads as an arrow in the direction in which it writes, as long
+# as its singular value times its composition score with the movers; the subspace has the directions in which these
+# arrows are longest. Nothing is run. *From activations*: take what the inhibition heads write at END, its mean over
+# the prompts of each index; the subspace has the directions in which these means differ most.
+#
+# Two subspaces are compared by their *principal angles*: 0 degrees is a direction that both have, 90 is one
+# that the other lacks altogether.
 
 # %%
-heads = th.Heads.of(model)
-ov, scores = th.ov_svd(heads), th.component_scores(heads, "Q")
-names = [str(head) for head in inhibitors]
-selected = subspace.loudest(ov, scores, inhibitors, movers, K)
-say("components that the movers hear most: " + ", ".join(map(str, selected)))
-
-
-def mean_write(N, half):
-    """The inhibition heads' mean write at END, by index [N, D], in one half of the prompts."""
-    return subspace.mean_by_index(writes[N][half], to_find_in[N].index[half], N)
-
-
-first, second = slice(0, n_found // 2), slice(n_found // 2, None)
-writes = {N: subspace.writes_at_end(model, to_find_in[N], names) for N in LENGTHS}         # each [n_found, D]
-means = {N: mean_write(N, first) for N in LENGTHS}
-
-
-def from_weights(N, k):
-    return subspace.from_composition(ov, scores, inhibitors, movers, k)
-
-
-def from_activations(N, k):
-    return subspace.principal_components(means[N], k)
-
-
-def random(N, k, seed=1):
-    return subspace.random_subspace(model.config.n_embd, k, seed)
-
-
-def degrees(a, b):
-    return " ".join(f"{angle:2.0f}" for angle in subspace.principal_angles(a, b))
-
-
-rows = []
+ov, selected = th.ov_svd(th.Heads.of(model)), th.components_read_most(model, circuit, K)
+widest = min(8, model.config.d_head * len(circuit.inhibition))
+bases = {N: {"weights": th.subspace_from_weights(model, circuit, widest),                   # each [k, D]; fewer
+             "activations": th.subspace_from_activations(model, to_find[N], circuit, N - 1),  # dimensions are
+             "random": th.random_subspace(model.config.n_embd, widest, seed=1)} for N in LENGTHS}  # its first rows
+chosen = th.subspace_of_components(ov, selected)
+say(f"components that the movers read most: {', '.join(map(str, selected))}")
+rows, degrees = [], lambda angles: " ".join(f"{angle:2.0f}" for angle in angles)
 for N in LENGTHS:
-    other_half = subspace.principal_components(mean_write(N, second), K)
-    controls = torch.stack([subspace.principal_angles(random(N, K, seed), from_activations(N, K)) for seed in range(100, 120)])
-    rows += [[N, "activations, the two halves", degrees(from_activations(N, K), other_half)],
-             [N, "weights and activations", degrees(from_weights(N, K), from_activations(N, K))],
-             [N, "span of those components and activations", degrees(subspace.from_components(ov, selected), from_activations(N, K))],
-             [N, "random and activations (mean of 20)", " ".join(f"{angle:2.0f}" for angle in controls.mean(0))]]
-say()
-say(table(rows, ["items", f"two subspaces of {K} dimensions", "principal angles (degrees)"]))
-angles = {N: subspace.principal_angles(from_weights(N, K), from_activations(N, K)) for N in LENGTHS}
+    found = bases[N]["activations"][:K]
+    others = {"activations, other lists": th.subspace_from_activations(model, again[N], circuit, K),
+              "weights": bases[N]["weights"][:K], "what those components write": chosen}
+    rows += [[N, what, degrees(th.principal_angles(basis, found))] for what, basis in others.items()]
+    random = [th.principal_angles(th.random_subspace(model.config.n_embd, K, seed), found) for seed in range(100, 120)]
+    rows.append([N, "random (mean of 20)", degrees(torch.stack(random).mean(0))])
+say(table(rows, ["items", f"angles of activations' {K} dimensions with", "degrees"]))
 
 # %% [markdown]
+# TEXT
+#
 # ## How much do k dimensions carry?
 #
-# The inhibition heads' writes at END are made to differ between prompts only inside the subspace (keep), or only
-# outside it (remove), everything else being the mean. Eight means differ along seven directions, so the
-# subspace from activations ends there.
+# The inhibition heads' writes at END are changed so that they differ between prompts only inside the subspace (*keep
+# only*), or only outside of it (*remove*); all else is the mean over the prompts. The means of eight indices differ
+# in seven directions, where the subspace from activations ends.
 
 
 # %%
-def behaviour(N, basis, keep=True):
-    """Accuracy among the candidates, and the movers' mean preference for the answer, with restricted writes."""
-    edits = [causal.restrict(basis, writer, 0, keep) for writer in names] if basis is not None else []
-    logits, stream = at_end.run_end(model, judged[N], earlier[N], edits)
-    looks = [causal.attention_to_items(stream.patterns[f"L{head.layer}"][:, head.head, 0], judged[N]).preference for head in movers]
-    return lists.correct(logits, judged[N]).double().mean().item(), sum(looks) / len(looks)
+def restricted(N, basis, keep=True):
+    """Accuracy, and the movers' preference for the answer, with the inhibition heads' writes at END restricted."""
+    edits = [th.restrict(basis, str(head), 0, keep) for head in circuit.inhibition]
+    logits, stream = th.run_end(model, judged[N], earlier[N], edits)
+    patterns = torch.stack([stream.patterns[f"L{m.layer}"][:, m.head, 0] for m in circuit.movers])    # [movers, B, T]
+    return th.correct(logits, judged[N]).double().mean().item(), th.preference_in(patterns, judged[N]).mean().item()
 
 
-N = max(LENGTHS)
-whole, nothing = behaviour(N, None), behaviour(N, torch.zeros(0, model.config.n_embd))
-widest = min(8, len(subspace.span(torch.cat([ov.write[h.layer, h.head] for h in inhibitors]))))
-curves = {}
-for kind, basis in [("weights", from_weights), ("activations", from_activations), ("random", random)]:
-    for keep in (True, False):
-        curves[kind, keep] = torch.tensor([behaviour(N, basis(N, k), keep) if basis is not from_activations or k < N
-                                           else (torch.nan, torch.nan) for k in range(1, widest + 1)])     # [k, 2]
-say()
-say(f"lists of {N}, n = {n}: accuracy {whole[0]:.2f} as it is, {nothing[0]:.2f} with all the heads' writes at their mean")
-say(table([[("keep only " if keep else "remove ") + kind, *(f"{value:.2f}" for value in curve[:, 0])]
-           for (kind, keep), curve in curves.items()], ["accuracy", *(f"k={k}" for k in range(1, widest + 1))]))
+N, nothing = max(LENGTHS), torch.zeros(0, model.config.n_embd)
+levels = {"as it is": restricted(N, nothing, keep=False), "all at the mean": restricted(N, nothing)}
+curves = {f"{'keep only' if keep else 'remove'} {kind}":
+          torch.tensor([restricted(N, basis[:k], keep) for k in range(1, len(basis) + 1)])     # [k, 2]
+          for kind, basis in bases[N].items() for keep in (True, False)}
+say(f"lists of {N}: accuracy " + ", ".join(f"{accuracy:.2f} {what}" for what, (accuracy, _) in levels.items()))
+say(table([[what, *(f"{x:.2f}" for x in curve[:, 0]), *[""] * (widest - len(curve))] for what, curve in curves.items()],
+          ["accuracy", *(f"k={k}" for k in range(1, widest + 1))]))
 figure, axes = plots.new_figure(11, 4.4, columns=2)
-for panel, column, what in zip(axes[0], (0, 1), ("accuracy", "movers' preference for the answer")):
-    plots.draw_lines(panel, {("keep only" if keep else "remove") + f" k, {kind}": curve[:, column]
-                             for (kind, keep), curve in curves.items()}, "dimensions k of the subspace", what,
-                     f"What k dimensions carry, lists of {N} ({name}, n={n})", start=1)
-    for level, label in [(whole[column], "as it is"), (nothing[column], "all at the mean")]:
-        panel.axhline(level, color="#888888", linestyle="--", linewidth=1)
-        panel.annotate(label, (1.01, level), xycoords=("axes fraction", "data"), fontsize=7, va="center")
-for legend in [panel.get_legend() for panel in axes[0]]:
-    legend.remove()
-figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+for column, (panel, what) in enumerate(zip(axes[0], ["accuracy", "movers' preference for the answer"])):
+    plots.draw_lines(panel, {label: curve[:, column] for label, curve in curves.items()}, "dimensions k of the subspace",
+                     what, f"What k dimensions carry, lists of {N} ({name}, n={n})", start=1)
+    for label, level in levels.items():
+        plots.draw_level(panel, level[column], label)
+plots.join_legends(figure)
 carried = plots.save_figure(figure, out / "05_dimensions.png")
-span_of_effect = whole[0] - nothing[0]
-share = (curves["activations", True][min(K, widest) - 1, 0].item() - nothing[0]) / span_of_effect if abs(span_of_effect) > 0.02 else None
 
 # %% [markdown]
+# TEXT
+#
 # ## Where every prompt lies
 #
-# Coordinates at END in the three dimensions found from activations, from two sides, of short lists and of long
-# ones: the longer the list, the nearer its clouds. Each number stands at the mean of its index.
+# END's coordinates in the first three dimensions from activations, seen from two sides. Each number stands at
+# the mean of its index.
 
 # %%
 figure, axes = plots.new_figure(10, 9, columns=2, rows=2, subplot_kw={"projection": "3d"})
 for row, N in zip(axes, LENGTHS):
-    points = subspace.coordinates(subspace.stream_at_end(model, judged[N], where), from_activations(N, K))[:500]
-    for panel, view in zip(row, [(20, -60), (20, 30)]):
-        plots.draw_clouds(panel, points, judged[N].index[:500], f"Laundry List of {N} items, n={len(points)} ({name})", view)
+    points = th.coordinates(th.stream_at_end(model, judged[N], circuit.where), bases[N]["activations"][:K])[:500]
+    for panel, azimuth in zip(row, (-60, 30)):
+        plots.draw_clouds(panel, points, judged[N].index[:500], f"Laundry List of {N} items, n={len(points)} ({name})",
+                          (20, azimuth))
 clouds = plots.save_figure(figure, out / "05_coordinates.png")
 
 # %% [markdown]
-# ## Traversal
+# TEXT
 #
-# END's coordinates are set to each point of a plane (the third dimension at the codes' mean). Above: the item
-# that the movers then attend to most ("none" where no item gets a tenth of their attention). Below: the item
-# that the model answers with. Small numbers in circles are the indices' mean coordinates, which lie above and below
-# the plane. A coarse grid of the whole space gives the share of it that each index owns.
-
+# ## Which item does each point stand for?
+#
+# END's coordinates are set to each point of a plane, the third dimension at the codes' mean. Above: the item that
+# the movers then look at most ("none" where none gets a tenth of their attention). Below: the item that the model
+# answers with. The numbered dots are the indices' mean coordinates, which lie above and below the plane.
 
 # %%
-def traverse(prompts, basis, points):
-    """The item that the movers attend to most, -1 if to none, and the item answered, at each point [G, k]: two [G]."""
-    attention, answers = edit.visit(model, prompts, basis, points, where, movers)          # two [G, N]
-    return attention.argmax(1).masked_fill(attention.amax(1) < 0.1, -1), answers.argmax(1)
-
-
-centres = {N: subspace.mean_by_index(subspace.stream_at_end(model, to_find_in[N], where)[first], to_find_in[N].index[first], N)
-           for N in LENGTHS}                                                   # the mean stream at END by index, [N, D]
 figure, axes = plots.new_figure(11, 9.4, columns=2, rows=2)
-shares, sample = {}, 4
+shares = {}
 for column, N in zip(axes.T, LENGTHS):
-    basis = from_activations(N, K)
-    codes = subspace.coordinates(centres[N], basis)                            # [N, 3]
-    reach = 1.35 * (codes.amax(0) - codes.amin(0)) / 2
-    middle = (codes.amax(0) + codes.amin(0)) / 2
-    low, high = middle - reach, middle + reach                                 # [3]
-    plane = subspace.grid(low[:2], high[:2], steps)                            # [steps ** 2, 2]
-    points = torch.cat([plane, codes.mean(0)[2].expand(len(plane), 1)], dim=1)
-    few = lists.laundry_list(tokenizer, sample, N, by, SEED_JUDGED)
-    for panel, owners, what in zip(column, traverse(few, basis, points), ("movers attend to", "the model answers")):
-        plots.draw_regions(panel, owners.view(steps, steps), low[:2], high[:2], codes[:, :2], "dimension 0", "dimension 1",
+    basis = bases[N]["activations"][:K]
+    codes = th.mean_codes(model, to_find[N], circuit, basis)                        # [N, 3]
+    middle, reach = (codes.amax(0) + codes.amin(0)) / 2, (codes.amax(0) - codes.amin(0)) / 2
+    low, high = middle - 1.35 * reach, middle + 1.35 * reach                        # [3] each
+    plane = th.grid(low[:2], high[:2], fine)                                        # [fine ** 2, 2]
+    points = torch.cat([plane, codes.mean(0)[2].expand(len(plane), 1)], dim=1)      # [fine ** 2, 3]
+    attended, answered = th.traverse(model, few[N], circuit, basis, points)         # [fine ** 2, N] each
+    looked_at = attended.argmax(1).masked_fill(attended.amax(1) < 0.1, -1)
+    for panel, item, what in zip(column, [looked_at, answered.argmax(1)], ["movers attend to", "the model answers"]):
+        plots.draw_regions(panel, item.view(fine, fine), low[:2], high[:2], codes[:, :2], "dimension 0", "dimension 1",
                            f"Item that {what}, {N} items ({name})")
-    answered = traverse(few, basis, subspace.grid(low, high, coarse))[1]
-    shares[N] = subspace.shares(answered, N)
-    say(f"{N} items: share of the space in which each index is the answer ({coarse}^3 points, {sample} lists): "
+    _, answered = th.traverse(model, few[N], circuit, basis, th.grid(low, high, coarse))
+    shares[N] = th.shares(answered.argmax(1), N)
+    say(f"{N} items: share of the space in which each index is the answer ({coarse}^3 points, 4 lists): "
         + " ".join(f"{share:.2f}" for share in shares[N].tolist()))
 regions = plots.save_figure(figure, out / "05_regions.png")
 
 # %% [markdown]
+# TEXT
+#
 # ## The test: a random index
 #
 # If the subspace is positional, then END with the code of *any* index makes the model answer with the item
-# there, whatever was crossed off. The target index is drawn at random (seed 0); the lists were not used to find
-# anything. Chance is one in the number of items. Two kinds of codes: the *mean* coordinates of the lists in which an
-# index is the answer, and the *traversed*: a grid of twice the means' reach is walked through on a dozen other
-# lists, and each index gets the point at which its item is answered most surely.
+# there, whatever was crossed off. The index is drawn at random for each list. Two kinds of codes: *mean*, the mean
+# coordinates of the lists in which an index is the answer; and *traversed*: on a few other lists END is set
+# to the points of a grid, twice as wide as the mean codes, and each index gets the point at which its item
+# is answered most surely.
 
 
 # %%
-def mean_codes(N, basis):
-    return subspace.coordinates(centres[N], basis)                             # [N, k]
+def steered(N, basis, codes="mean"):
+    """How often the item at a random index is the answer, once END has that index's code."""
+    values = th.mean_codes(model, to_find[N], circuit, basis)                       # [N, k]
+    if codes == "traversed":
+        values = th.traversed_codes(model, to_walk[N], circuit, basis, around=values, steps=coarse)
+    return th.steering_rate(model, judged[N], circuit, basis, values, earlier=earlier[N])
 
 
-def traversed_codes(N, basis):
-    """Each index's code [N, k], found by walking through the subspace."""
-    few = lists.laundry_list(tokenizer, n_walked, N, by, SEED_WALKED)
-    return edit.traversed_codes(model, few, basis, mean_codes(N, basis), where, movers, coarse)
+def steered_random(N, codes, count):
+    """The same in random subspaces, mean of so many."""
+    rates = [steered(N, th.random_subspace(model.config.n_embd, K, seed), codes) for seed in range(1, count + 1)]
+    return sum(rates) / count
 
 
-def steer(N, basis, codes_of=mean_codes):
-    """How often the item at a random index is the answer, once END's coordinates are that index's code."""
-    target = torch.randint(N, (n,), generator=torch.Generator().manual_seed(0))
-    change = edit.set_coordinates(basis, codes_of(N, basis)[target], 0)
-    logits, _ = at_end.run_end(model, judged[N], earlier[N], [th.Edit(where, change, of="stream")])
-    return (logits.gather(1, judged[N].candidates).argmax(1) == target).double().mean().item()
-
-
-rates, rows = {}, []
-for N in LENGTHS:
-    rates[N] = {}
-    for kind, basis in [("weights", from_weights(N, K)), ("activations", from_activations(N, K)),
-                        (f"span of {', '.join(map(str, selected))}", subspace.from_components(ov, selected))]:
-        rates[N][kind, "mean"], rates[N][kind, "traversed"] = steer(N, basis), steer(N, basis, traversed_codes)
-    for codes_of, kind, count in [(mean_codes, "mean", n_controls), (traversed_codes, "traversed", 3)]:
-        controls = [steer(N, random(N, K, seed), codes_of) for seed in range(1, count + 1)]
-        rates[N][f"random, {count} of them", kind] = sum(controls) / count
-for kind, codes in rates[LENGTHS[0]]:
-    rows.append([kind, codes, *(f"{rates[N][kind, codes]:.3f}" for N in LENGTHS)])
-say()
+rates = {(kind, codes): [steered(N, basis(N), codes) for N in LENGTHS]
+         for kind, basis in [("weights", lambda N: bases[N]["weights"][:K]),
+                             ("activations", lambda N: bases[N]["activations"][:K]),
+                             ("what " + ", ".join(map(str, selected)) + " write", lambda N: chosen)]
+         for codes in ("mean", "traversed")}
+for codes, count in [("mean", n_random), ("traversed", 3)]:
+    rates[f"random, {count} of them", codes] = [steered_random(N, codes, count) for N in LENGTHS]
 say(f"random index, {K} dimensions, n = {n}: how often the item there is the answer")
-say(table(rows + [["chance", "", *(f"{1 / N:.3f}" for N in LENGTHS)], ["target", "", "0.900", "0.700"]],
-          ["subspace", "codes", *(f"{N} items" for N in LENGTHS)]))
-by_width = {}
-for N in LENGTHS:
-    for kind, basis in [("weights", from_weights), ("activations", from_activations), ("random", random)]:
-        by_width[N, kind] = [steer(N, basis(N, k)) if (k < N or basis is not from_activations) and k <= widest
-                             else float("nan") for k in range(1, 7)]
-say()
-say(f"the same by the number of dimensions, n = {n}")
-say(table([[f"{N} items, {kind}", *(f"{rate:.2f}" for rate in row)] for (N, kind), row in by_width.items()],
-          ["subspace", *(f"k={k}" for k in range(1, 7))]))
+say(table([[*kind, *(f"{rate:.3f}" for rate in row)] for kind, row in rates.items()]
+          + [["chance", "", *(f"{1 / N:.3f}" for N in LENGTHS)]], ["subspace", "codes", *(f"{N} items" for N in LENGTHS)]))
 figure, axes = plots.new_figure(11, 4.4, columns=2, sharey=True)
-for panel, N, target in zip(axes[0], LENGTHS, (0.9, 0.7)):
-    plots.draw_lines(panel, {kind: by_width[N, kind] for kind in ("weights", "activations", "random")},
-                     "dimensions k of the subspace", "answers with the item at a random index",
+for panel, N in zip(axes[0], LENGTHS):
+    by_width = {kind: [steered(N, basis[:k]) for k in range(1, min(6, len(basis)) + 1)] for kind, basis in bases[N].items()}
+    say(table([[f"{N} items, {kind}", *(f"{rate:.2f}" for rate in row), *[""] * (6 - len(row))]
+               for kind, row in by_width.items()], ["subspace", *(f"k={k}" for k in range(1, 7))]))
+    plots.draw_lines(panel, by_width, "dimensions k of the subspace", "answers with the item at a random index",
                      f"Steered to a random index, {N} items ({name}, n={n})", start=1)
-    panel.axhline(1 / N, color="#888888", linestyle="--", linewidth=1)
-    panel.annotate("chance", (1.01, 1 / N), xycoords=("axes fraction", "data"), fontsize=8, va="center")
-    panel.plot([K], [target], "*", color="black", markersize=11)
-    panel.annotate("target", (K, target), xytext=(7, -10), textcoords="offset points", fontsize=8)
+    plots.draw_level(panel, 1 / N, "chance")
     panel.set_ylim(0, 1.04)
 steering = plots.save_figure(figure, out / "05_random_index.png")
 
+# %% [markdown]
+# TEXT
+
 # %%
-for N, target in zip(LENGTHS, (0.9, 0.7)):
-    for kind in ("activations", "weights"):
-        rate = rates[N][kind, "traversed"]
-        say(f"{N} items, subspace from {kind}, codes by traversal: {rate:.3f}, " + (f"the target of {target} is reached" if rate >= target else
-                                                               f"the target of {target} is missed by {target - rate:.3f}"))
-on = f"n={n}, seeds {SEED_HEADS} and {SEED_FOUND} to find, {SEED_JUDGED} to judge"
-pair = lambda *kind: " and ".join(f"{rates[N][kind]:.2f}" for N in LENGTHS)
-results = [
-    Result("5 random index", f"END set to the code of a random index in {K} dimensions: the item there is the answer in "
-           f"{pair('activations', 'traversed')} of lists of 5 and 8 (subspace from activations, codes by traversal; mean codes "
-           f"{pair('activations', 'mean')}), {pair('weights', 'traversed')} (subspace from weights alone; mean codes {pair('weights', 'mean')}), "
-           f"{pair('random, 3 of them', 'traversed')} (random; chance 0.20 and 0.12)", name, on, str(steering)),
-    Result("5 two ways", "principal angles between the subspaces from weights and from activations: "
-           + "; ".join(f"{' '.join(f'{angle:.0f}' for angle in angles[N])} degrees at {N} items" for N in LENGTHS),
-           name, f"n={n_found // 2}, seed {SEED_FOUND}", str(clouds)),
-    Result("5 dimensions", f"accuracy on lists of {max(LENGTHS)}: {whole[0]:.2f}; with only {K} dimensions of what the inhibition "
-           f"heads write at END {curves['activations', True][min(K, widest) - 1, 0]:.2f} (from activations), "
-           f"{curves['weights', True][min(K, widest) - 1, 0]:.2f} (from weights), random "
-           f"{curves['random', True][min(K, widest) - 1, 0]:.2f}, none {nothing[0]:.2f}"
-           + (f": {share:.0%} of the effect from activations" if share is not None else ""), name, f"n={n}, seed {SEED_JUDGED}", str(carried)),
-    Result("5 traversal", "share of the space in which an index is the answer, least and most: "
-           + "; ".join(f"{shares[N].min():.2f} to {shares[N].max():.2f} at {N} items" for N in LENGTHS),
-           name, f"{coarse}^3 points, {sample} lists, seed {SEED_JUDGED}", str(regions)),
-]
-say(f"figures: {', '.join(result.figure for result in results)}")
+results = []
+report(out, results)

@@ -246,3 +246,16 @@ def spread(mask: np.ndarray, join: np.ufunc) -> np.ndarray:
     """Each cell joined (by and, by or) with its four neighbours; all is False beyond the edge."""
     padded = np.pad(mask, 1)
     return join.reduce([mask, padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]])
+
+
+def draw_level(axes: Axes, level: float, label: str) -> None:
+    """A dashed line at one height, such as chance, with its name at the right edge."""
+    axes.axhline(level, color="#888888", linestyle="--", linewidth=1)
+    axes.annotate(label, (1.01, level), xycoords=("axes fraction", "data"), fontsize=8, va="center")
+
+
+def join_legends(figure: Figure, columns: int = 3) -> None:
+    """One legend below the figure, its first panel's, in place of each panel's own."""
+    for panel in figure.axes:
+        panel.get_legend().remove()
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False)
