@@ -182,7 +182,7 @@ def is_large(model: th.GPT2) -> bool:
 def model_for_lists(asked: str | None, lengths: Sequence[int], by: str) -> tuple[str, th.GPT2, th.Tokenizer, str]:
     """As `whole_model`, and how lists are crossed off: a model whose tokenizer can write Laundry Lists of all lengths.
 
-    Where the one asked for cannot, the bundled model stands in, and that is said.
+    Where the one asked for cannot, the bundled model stands in, and that is said. Sets the threads (`spare_threads`).
     """
     name, model, tokenizer = whole_model(asked)
     try:
@@ -191,7 +191,8 @@ def model_for_lists(asked: str | None, lengths: Sequence[int], by: str) -> tuple
             raise th.TaskError(f"lists of {list(lengths)} items are needed, and only {there} can be written")
     except th.TaskError as error:
         say(f"there is no Laundry List for {name}: {error}. The bundled model stands in.")
-        return "tiny", th.load("tiny"), th.load_tokenizer("tiny"), "ordinal"
+        name, model, tokenizer, by = "tiny", th.load("tiny"), th.load_tokenizer("tiny"), "ordinal"
+    spare_threads(model)
     return name, model, tokenizer, by
 
 

@@ -56,11 +56,18 @@ def show_in_notebook(path: Path) -> None:
         ipython.display.display(ipython.display.Image(filename=str(path)))
 
 
-def draw_lines(axes: Axes, lines: dict[str, Tensor], xlabel: str, ylabel: str, title: str = "", start: int = 0) -> None:
-    """Several lines over 0, 1, 2, ..., or from `start` on: {label: values [N]}; nan leaves a gap."""
+def draw_lines(axes: Axes, lines: dict[str, Tensor], xlabel: str, ylabel: str, title: str = "", start: int = 0,
+               levels: dict[str, float] | None = None) -> None:
+    """Several lines over 0, 1, 2, ..., or from `start` on: {label: values [N]}; nan leaves a gap.
+
+    levels: heights to compare with, such as {"chance": 0.2}: each a dashed line with its name at the right edge.
+    """
     for (label, values), colour, marker in zip(lines.items(), COLOURS, MARKERS):
         axes.plot(range(start, start + len(values)), np.asarray(values), color=colour, marker=marker, markersize=5,
                   label=label)
+    for label, level in (levels or {}).items():
+        axes.axhline(level, color="#888888", linestyle="--", linewidth=1)
+        axes.annotate(label, (1.01, level), xycoords=("axes fraction", "data"), fontsize=8, va="center")
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
@@ -246,12 +253,6 @@ def spread(mask: np.ndarray, join: np.ufunc) -> np.ndarray:
     """Each cell joined (by and, by or) with its four neighbours; all is False beyond the edge."""
     padded = np.pad(mask, 1)
     return join.reduce([mask, padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]])
-
-
-def draw_level(axes: Axes, level: float, label: str) -> None:
-    """A dashed line at one height, such as chance, with its name at the right edge."""
-    axes.axhline(level, color="#888888", linestyle="--", linewidth=1)
-    axes.annotate(label, (1.01, level), xycoords=("axes fraction", "data"), fontsize=8, va="center")
 
 
 def join_legends(figure: Figure, columns: int = 3) -> None:
