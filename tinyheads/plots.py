@@ -260,3 +260,17 @@ def join_legends(figure: Figure, columns: int = 3) -> None:
     for panel in figure.axes:
         panel.get_legend().remove()
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False)
+
+
+def draw_walk(axes: np.ndarray, attended: Tensor, answered: Tensor, corners: tuple[Tensor, Tensor], codes: Tensor,
+              title: str) -> None:
+    """A plane that was walked through, two panels: the item that the movers look at, and the one answered.
+
+    attended, answered: [steps ** 2, N], as `traverse` gives them on `grid(*corners, steps)`; corners: [2] each; codes:
+    [N, 2]. "none": where no item has a tenth of the attention.
+    """
+    steps = math.isqrt(len(attended))
+    looked_at = attended.argmax(1).masked_fill(attended.amax(1) < 0.1, -1)
+    for panel, owners, what in zip(axes, (looked_at, answered.argmax(1)), ("the movers look at", "the model answers")):
+        draw_regions(panel, owners.view(steps, steps), *corners, codes, "dimension 0", "dimension 1",
+                     f"Item that {what}, {title}")
