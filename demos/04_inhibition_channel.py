@@ -1,15 +1,19 @@
 # %% [markdown]
 # # 4. The inhibition channel
 #
-# A list of things to do, all but one crossed off: which is left? To answer, some head must know what
-# was crossed off, and tell the head that fetches the answer where *not* to look.
+# "To wash: sock, hat, coat. Done: third, first. Still to wash: the" -> " hat". All items of a list but one are
+# crossed off; which one is left? (The wording is ours.) The paper (Merullo et al. 2024) finds that two kinds of
+# heads share this work at the last token, which we call END:
 #
-# 1. which heads look, from the last token (END), at what was crossed off, and which at the answer;
-# 2. composition scores of single components, from weights, beside what really happens to the mover's
-#    attention when that component alone is taken away while the model runs;
-# 3. what is called a channel: only what both agree on, and what the model loses without it.
+# - *inhibition heads* look at the *mentions*, the words behind "Done:", and write into the stream which items are out;
+# - *mover heads*, in later layers, read that, look at the item that is left, and copy it.
 #
-# The wording of the lists is ours: "To wash: sock, hat, coat. Done: third, first. Still to wash: the".
+# A head's write is a sum of components (chapter 2). The *inhibition channel* is the few components through
+# which the inhibition heads tell a mover head where not to look. We look for it in three steps:
+#
+# 1. which heads look at the mentions, and which at the answer;
+# 2. what the weights predict for each component, beside what happens when it is taken away;
+# 3. what the model loses without the components that both name.
 
 # %%
 from pathlib import Path
@@ -17,158 +21,130 @@ from pathlib import Path
 import torch
 
 import tinyheads as th
-from common import Result, options, say, table, way_to_cross_off, whole_model
-from tinyheads import causal, lists, plots
-from tinyheads.files.progress import Progress
+from common import Result, circuit_of, is_large, options, report, say, table, way_to_cross_off, whole_model
+from tinyheads import plots
+from tinyheads.ablation import WAYS, strongest_by
 
-arguments = options("Inhibition heads, mover heads, and the components between them.",
-                    ("--reader", None, "the mover head (default: the one that looks at the answer most)"))
+arguments = options("Inhibition heads and mover heads.", ("--reader", None, "the mover head (default: the strongest)"))
 name, model, tokenizer = whole_model(arguments.model)
-out = Path(arguments.out)
-config = model.config
-L, H, K = config.n_layer, config.n_head, config.d_head
-small = config.n_embd <= 256                       # a big model gets fewer prompts, and fewer components to test
-N_ITEMS, n, n_tested, seed = 5, 400 if small else 16, 150 if small else 16, 40
-by, lengths = way_to_cross_off(tokenizer, config.n_ctx, [N_ITEMS, 8])
-prompts = lists.laundry_list(tokenizer, n, N_ITEMS, by, seed)
-right = lists.correct(lists.logits_at_end(model, prompts), prompts).float().mean().item()
-say(f"{name}: {n} lists of {N_ITEMS} items, crossed off by {by} (seed {seed}), such as\n    {prompts.texts[0]}\n"
-    f"answered rightly: {right:.3f} (chance {1 / N_ITEMS:.2f})")
+out, L, H = Path(arguments.out), model.config.n_layer, model.config.n_head
+by, lengths = way_to_cross_off(tokenizer, model.config.n_ctx, [5, 8])
+n, n_tested, ways = (16, 16, ["mean"]) if is_large(model) else (400, 150, WAYS)     # fewer runs of a large model
+N, seed = max(lengths), 40
+seen = th.laundry_list(tokenizer, n, 5, by, seed)
+tested = th.laundry_list(tokenizer, n_tested, N, by, seed + 1)
+say(f"{name}: {n} lists of 5 items, crossed off by {by} (seed {seed}), such as\n    {seen.texts[0]}\n"
+    f"answered rightly: {th.accuracy(model, seen):.3f} (chance {1 / 5:.2f})")
 
 # %% [markdown]
 # ## Who looks where?
 #
-# Attention from END. On the left, on all crossed-off mentions together: inhibition heads. On the
-# right, on the answer's place in the list: mover heads.
+# Each cell is a head: how much of END's attention it gives to all mentions together (left), and to the answer's
+# place in the list (right), mean over the lists. A head's attention adds up to 1.
 
 # %%
-on_mentions = causal.attention_on(model, prompts, prompts.mentions)            # [L, H]
-on_answer = causal.attention_on(model, prompts, causal.answer_places(prompts)) # [L, H]
+on_mentions = th.attention_on(model, seen, seen.mentions)                           # [L, H]
+on_answer = th.attention_on(model, seen, th.answer_places(seen))                    # [L, H]
 figure, axes = plots.new_figure(12, 4, columns=2)
-for panel, attention, what in [(axes[0, 0], on_mentions, "the crossed-off mentions"), (axes[0, 1], on_answer, "the answer's place")]:
+for panel, attention, what in zip(axes[0], [on_mentions, on_answer], ["the mentions", "the answer's place"]):
     plots.draw_map(panel, attention, "head", "layer", f"END's attention on {what} ({name})",
-                   f"attention weight, mean of {n} prompts", xticks=[str(h) for h in range(H)], yticks=[str(l) for l in range(L)])
+                   f"attention weight, mean of {n} prompts", list(map(str, range(H))), list(map(str, range(L))))
 attention_map = plots.save_figure(figure, out / "04_attention.png")
-
-# The mover is the head that looks at the answer most, and has layers before it to listen to.
-if arguments.reader:
-    mover = th.Head.parse(arguments.reader)
-    if not 0 < mover.layer < L or mover.head >= H:
-        raise th.HeadError(f"--reader: {mover} must have a layer before it: choose from L1.H0 to L{L - 1}.H{H - 1}")
-elif (L, H, config.n_embd) == (12, 12, 768):
-    mover = th.Head(9, 9)                                                      # GPT-2 124M's name mover
-else:
-    later = on_answer.clone()
-    later[0] = -1
-    mover = th.Head(*divmod(int(later.argmax()), H))
-try:
-    inhibition = causal.inhibition_heads(model, prompts, before=mover.layer)
-except th.HeadError as error:
-    inhibition = causal.inhibition_heads(model, prompts, least=0, before=mover.layer)[:4]
-    say(f"{error}: those that come nearest are looked at, and nothing is claimed of them")
-say(f"mover head: {mover} ({on_answer[mover.layer, mover.head]:.2f} on the answer); heads that look at what is crossed off: "
-    + ", ".join(f"{head} ({on_mentions[head.layer, head.head]:.2f})" for head in inhibition))
+circuit = circuit_of(model, tokenizer, by, n)
+mover = th.Head.parse(arguments.reader) if arguments.reader else circuit.movers[0]
+before = [head for head in circuit.inhibition if head.layer < mover.layer] or circuit.inhibition
+circuit = th.Circuit(before, [mover])
+circuit.check(model)
+looks = (f"{before[0]}'s attention on the mentions {on_mentions[before[0].layer, before[0].head]:.2f}; "
+         f"{mover}'s on the answer {on_answer[mover.layer, mover.head]:.2f}")
+say(looks)
 
 # %% [markdown]
+# In the bundled model the work is divided by layers: all four heads of layer 0 look at the mentions, all four
+# of layer 1 at the answer. `th.find_circuit` reads this off: half of END's attention on the mentions makes an
+# inhibition head, a quarter on the answer a mover. Attention shows where a head looks and not what it writes, so
+# these are candidates so far. We go on with one mover, the strongest. To try: another, `--reader L1.H3`.
+#
 # ## Predicted from weights, measured by intervention
 #
-# Each component of each earlier head is taken out of that head's write, alone: set to zero, to its
-# mean over the prompts, or to what it is in another prompt. Its *inhibition score* is by how much the
-# mover then prefers the answer less (attention on the answer minus attention on the other items). On lists of 5 a
-# mover can be so sure that no single component makes a difference; hence lists of 8, where it is not.
+# *Predicted*: each component's composition score by Q with the mover: how well the mover's query can read what
+# the component writes (chapter 3). *Measured*: while the model runs, one component is taken out of its head's
+# write. It is set to zero, to its mean over the prompts, or to its value in another prompt (resample). The mover's
+# *preference* is END's attention there on the answer less that on all other items; a component's *inhibition
+# score* is how much of it is lost without the component. All on longer lists: on 5 items the mover is too sure.
 
 # %%
-tested = lists.laundry_list(tokenizer, n_tested, max(lengths), by, seed + 1)   # fewer, for the many runs without a component
-heads = th.Heads.of(model)
-ov = th.ov_svd(heads)
-composition = th.component_scores(heads, "Q", ov)[:mover.layer, :, :, mover.layer, mover.head]  # [layers, H, K]
-components = [th.Component(layer, head, index) for layer in range(mover.layer) for head in range(H) for index in range(K)]
-if len(components) > 128:  # too many to test one by one: the strongest by composition, and as many at random
-    order = sorted(components, key=lambda c: -composition[c.layer, c.head, c.index])
-    chance = torch.randperm(len(components) - 16, generator=torch.Generator().manual_seed(seed))[:16] + 16
-    components = order[:16] + [order[i] for i in chance.tolist()]
-ways = causal.WAYS if small else ("mean",)
-whole = causal.preference(model, tested, mover, [])
-measured = {way: torch.zeros(len(components)) for way in ways}                 # each [components]
-with Progress("removing components", len(ways) * len(components), "runs") as bar:
-    for way in ways:
-        for i, c in enumerate(components):
-            edit = causal.remove(ov.write[c.layer, c.head, c.index], f"L{c.layer}.H{c.head}", way, seed)
-            measured[way][i] = whole - causal.preference(model, tested, mover, [edit])
-            bar.add()
-predicted = torch.tensor([composition[c.layer, c.head, c.index] for c in components])
-loudness = predicted * torch.tensor([ov.scale[c.layer, c.head, c.index] for c in components])
-correlations = {way: causal.rank_correlation(predicted, effect) for way, effect in measured.items()}
-
-# %% [markdown]
-# A component is called part of the channel where both say so: it is among the five highest by
-# composition, and among the five highest by every way of removing it, which costs the mover a twentieth
-# of its preference at least. Neither is enough. A component
-# that writes where the mover reads may have nothing to say in this task; and one that matters may act
-# through what lies between, such as an MLP that reads it and writes for the mover.
-
-# %%
-top = 5
-best = [set(scores.topk(min(top, len(components))).indices.tolist()) for scores in [predicted, *measured.values()]]
-least = torch.stack(list(measured.values())).amin(0)                           # [components], by the weakest way
-channel = [components[i] for i in sorted(set.intersection(*best), key=lambda i: -float(predicted[i]))
-           if whole > 0 and least[i] >= 0.05 * whole]
-listed = sorted(set().union(*best), key=lambda i: -float(predicted[i]))
-say(table([[components[i], f"{predicted[i]:.3f}", *(f"{measured[way][i]:+.3f}" for way in ways),
-            f"{on_mentions[components[i].layer, components[i].head]:.2f}", "yes" if components[i] in channel else ""] for i in listed],
-          ["component", "Q-composition", *(f"score, {way}" for way in ways), "head on mentions", "channel"]))
-say(f"lists of {max(lengths)}; {mover}'s preference is {whole:.2f} with all components in place")
-say(f"rank correlation over {len(components)} components: " + ", ".join(f"{way} {value:.2f}" for way, value in correlations.items())
-    + "; of scale times composition: " + ", ".join(f"{way} {causal.rank_correlation(loudness, effect):.2f}" for way, effect in measured.items()))
-
-inhibiting = {(head.layer, head.head) for head in inhibition}
-groups = {"components of inhibition heads": [i for i, c in enumerate(components) if (c.layer, c.head) in inhibiting],
-          "of other heads": [i for i, c in enumerate(components) if (c.layer, c.head) not in inhibiting]}
-figure, axes = plots.new_figure(8.5, 5)
-plots.draw_scatter(axes[0, 0], predicted, measured[ways[0] if "mean" not in ways else "mean"], groups,
-                   {i: str(components[i]) for i in listed[:8]}, f"Q-composition score with {mover} (from weights)",
-                   f"inhibition score (change of {mover}'s attention preference)",
-                   f"Predicted and measured, by component ({name})\nrank correlation {correlations['mean']:.2f}, {n_tested} lists of {max(lengths)}")
+ov = th.ov_svd(th.Heads.of(model))
+composition = th.composition_with_movers(model, circuit)
+components = th.components_to_test(model, circuit, seed)            # all, or the strongest and some at random
+measured = {how: th.inhibition_scores(model, tested, circuit, how, seed, components) for how in ways}
+channel = th.channel(model, tested, circuit, seed=seed, measured=measured)
+highest = [strongest_by(scores, 5) for scores in ({c: composition[c] for c in components}, *measured.values())]
+listed = sorted(set().union(*highest), key=lambda c: -composition[c])
+say(table([[c, f"{composition[c]:.3f}", *(f"{measured[how][c]:+.3f}" for how in ways), "yes" if c in channel else ""]
+           for c in listed], ["component", "composition", *(f"score, {how}" for how in ways), "channel"]))
+predicted = torch.tensor([composition[c] for c in components])                     # [components]
+scaled = predicted * torch.tensor([ov.scale[c.layer, c.head, c.index] for c in components])
+effects = {how: torch.tensor(list(measured[how].values())) for how in ways}
+for what, x in [("composition", predicted), ("composition times singular value", scaled)]:
+    say(f"rank correlation of {what} with inhibition score, {len(components)} components: "
+        + ", ".join(f"{how} {th.rank_correlation(x, effect):.2f}" for how, effect in effects.items()))
+agreement = f"{th.rank_correlation(predicted, effects['mean']):.2f}"
+groups = {"of the channel": [i for i, c in enumerate(components) if c in channel],
+          "other components": [i for i, c in enumerate(components) if c not in channel]}
+figure, axes = plots.new_figure(10.5, 5)
+plots.draw_scatter(axes[0, 0], predicted, effects["mean"], groups, {components.index(c): str(c) for c in listed[:8]},
+                   f"Q-composition score with {mover} (from weights)", "inhibition score (set to the mean)",
+                   f"Predicted and measured ({name}): rank correlation {agreement}, {n_tested} lists of {N}")
 scatter = plots.save_figure(figure, out / "04_composition_and_inhibition.png")
 
 # %% [markdown]
-# ## What is lost without the channel
+# The table has the five highest of each column. The channel (`th.channel`) is what is among the five in every
+# column, and costs the mover a twentieth of its preference at least. On the bundled model the six components that
+# cost it 0.1 or more (set to the mean) are among the eight that compose with it most, and most others do nothing.
 #
-# All components of the channel at once, beside as many random components of the same heads.
+# But neither list is enough alone. The score leaves out how *much* a component writes, its singular value:
+# L0.H0.C7 composes as well as L0.H0.C0 (0.31), writes a twelfth as much, and does nothing. With that factor the
+# two rankings agree better (last line). And the way of taking away matters: L0.H2.C1 costs 0.53 if it is set to
+# zero, and 0.00 if set to its mean: most of what counts there is the same in all prompts.
+#
+# ## What is lost without the channel?
+#
+# All its components are set to their mean at once; to compare, as many others of the same heads, drawn at random.
 
 
 # %%
 def without(removed):
-    """Accuracy and the mover's preference with some components at their mean."""
-    edits = [causal.remove(ov.write[c.layer, c.head, c.index], f"L{c.layer}.H{c.head}", "mean") for c in removed]
-    with torch.no_grad():
-        logits = model(tested.tokens, th.Stream(edits=edits))
-    return lists.correct(logits, tested).float().mean().item(), causal.preference(model, tested, mover, edits)
+    """The model's accuracy and the mover's preference with some components at their mean."""
+    edits = th.remove_components(ov, removed, "mean")
+    right = th.correct(model(tested.tokens, th.Stream(edits=edits)), tested)                 # [B]
+    return right.double().mean().item(), th.preference(model, tested, [mover], edits)
 
 
-intact = without([])
-rows = [["nothing", *(f"{value:.3f}" for value in intact)]]
-if channel:
-    places = sorted({(c.layer, c.head) for c in channel})
-    others = [c for c in (th.Component(layer, head, index) for layer, head in places for index in range(K)) if c not in channel]
-    draw = torch.randperm(len(others), generator=torch.Generator().manual_seed(seed))[:len(channel)].tolist()
-    lost, control = without(channel), without([others[i] for i in draw])
-    rows += [["the channel: " + ", ".join(map(str, channel)), *(f"{value:.3f}" for value in lost)],
-             [f"as many others: {', '.join(str(others[i]) for i in draw)}", *(f"{value:.3f}" for value in control)]]
-    say(table(rows, ["taken away", "accuracy", f"{mover}'s preference"]))
-    found = (f"{', '.join(map(str, channel))}: highest by weights and by intervention; accuracy on lists of {max(lengths)} {intact[0]:.3f}, "
-             f"without them {lost[0]:.2f}, without as many others {control[0]:.2f}")
-else:
-    say("no component is among the highest by weights and by every intervention: no channel is claimed")
-    found = "no component is highest both by weights and by intervention"
+others = [c for c in composition if c.of_head in {a.of_head for a in channel} and c not in channel]
+draw = torch.randperm(len(others), generator=torch.Generator().manual_seed(seed))[:len(channel)].tolist()
+taken = {"nothing": [], "the channel: ": channel, "as many others: ": [others[i] for i in draw]}
+lost = {what: without(removed) for what, removed in taken.items()}
+say(table([[what + ", ".join(map(str, taken[what])), *(f"{value:.3f}" for value in lost[what])] for what in taken],
+          ["taken away", "accuracy", f"{mover}'s preference"]))
+intact, cut, control = (accuracy for accuracy, _ in lost.values())
+found = (f"{', '.join(map(str, channel)) or 'no component'} by weights and by intervention; accuracy on lists of {N} "
+         f"{intact:.3f}, without the channel {cut:.2f}, without as many others {control:.2f}")
+
+# %% [markdown]
+# Without three components of 64 the bundled model is right in half of the lists; without three others, as often
+# as before. The mover's preference turns negative: it looks more at crossed-off items than at the one left. So it
+# needs the channel. What the channel tells it is the question of chapter 5.
+#
+# A caution: most components of these heads do nothing, so a random draw is an easy comparison. Without L0.H2.C0,
+# L0.H1.C1 and L0.H0.C0, which just missed the channel, accuracy is 0.61: where a channel ends is our choice, not
+# the model's. To try: `th.channel(..., top=8)`; and say what you expect before you take its components away.
 
 # %%
-sample, tested_on = f"{n} lists of {N_ITEMS}, seed {seed}", f"{n_tested} lists of {max(lengths)}, seed {seed + 1}"
+on = f"{n_tested} lists of {N}, seed {seed + 1}"
 results = [
-    Result("4 who looks where", f"most on crossed-off mentions: {inhibition[0]} {on_mentions[inhibition[0].layer, inhibition[0].head]:.2f}; "
-           f"on the answer: {mover} {on_answer[mover.layer, mover.head]:.2f}", name, sample, str(attention_map)),
-    Result(f"4 channel into {mover}", found, name, tested_on, str(scatter)),
-    Result("4 weights and intervention", f"rank correlation of composition and inhibition score {correlations['mean']:.2f} over "
-           f"{len(components)} components", name, tested_on, str(scatter)),
-]
-say(f"figures: {attention_map}, {scatter}")
+    Result("4 who looks where", looks, name, f"{n} lists of 5, seed {seed}", str(attention_map)),
+    Result(f"4 channel into {mover}", found, name, on, str(scatter)),
+    Result("4 weights and intervention", f"rank correlation of composition and inhibition score {agreement} over "
+           f"{len(components)} components", name, on, str(scatter))]
+report(out, results)

@@ -23,10 +23,11 @@ from tinyheads.composition import component_scores
 from tinyheads.errors import HeadError, InputError
 from tinyheads.files.progress import Progress
 from tinyheads.heads import SVD, Component, Head, Heads, check_place, ov_svd, wide
-from tinyheads.last_token import seen_at_end
-from tinyheads.model import GPT2
+from tinyheads.last_token import before_end, run_end, seen_at_end
+from tinyheads.model import GPT2, Cache
 from tinyheads.positions import changed_at
 from tinyheads.prompts import Prompts
+from tinyheads.scoring import correct
 from tinyheads.stream import Edit
 
 WAYS = ("zero", "mean", "resample")
@@ -125,6 +126,21 @@ def preference(model: GPT2, prompts: Prompts, movers: list[Head], edits: list[Ed
     by_layer = dict(zip(layers, seen_at_end(model, prompts, [f"L{layer}" for layer in layers], "patterns", edits)))
     patterns = torch.stack([by_layer[mover.layer][:, mover.head] for mover in movers])      # [movers, B, T]
     return preference_in(patterns, prompts).mean().item()
+
+
+def carried(model: GPT2, prompts: Prompts, circuit: Circuit, basis: Tensor, keep: bool = True,
+            earlier: Cache | None = None) -> tuple[float, float]:
+    """The accuracy and the movers' preference with the inhibition heads' writes at END restricted to a subspace.
+
+    basis and keep: as for `restrict`; with keep=False, without that subspace. accuracy: among the candidates, from 0
+    to 1. earlier: `before_end(model, prompts)`, where many subspaces are tried on the same prompts. Raises HeadError,
+    InputError.
+    """
+    circuit.check(model)
+    edits = [restrict(basis, str(head), 0, keep) for head in circuit.inhibition]
+    logits, stream = run_end(model, prompts, earlier or before_end(model, prompts), edits)           # [B, V]
+    patterns = torch.stack([stream.patterns[f"L{m.layer}"][:, m.head, 0] for m in circuit.movers])  # [movers, B, T]
+    return correct(logits, prompts).double().mean().item(), preference_in(patterns, prompts).mean().item()
 
 
 def inhibition_scores(model: GPT2, prompts: Prompts, circuit: Circuit, how: str = "mean", seed: int = 0,

@@ -56,11 +56,18 @@ def show_in_notebook(path: Path) -> None:
         ipython.display.display(ipython.display.Image(filename=str(path)))
 
 
-def draw_lines(axes: Axes, lines: dict[str, Tensor], xlabel: str, ylabel: str, title: str = "", start: int = 0) -> None:
-    """Several lines over 0, 1, 2, ..., or from `start` on: {label: values [N]}; nan leaves a gap."""
+def draw_lines(axes: Axes, lines: dict[str, Tensor], xlabel: str, ylabel: str, title: str = "", start: int = 0,
+               levels: dict[str, float] | None = None) -> None:
+    """Several lines over 0, 1, 2, ..., or from `start` on: {label: values [N]}; nan leaves a gap.
+
+    levels: heights to compare with, such as {"chance": 0.2}: each a dashed line with its name at the right edge.
+    """
     for (label, values), colour, marker in zip(lines.items(), COLOURS, MARKERS):
         axes.plot(range(start, start + len(values)), np.asarray(values), color=colour, marker=marker, markersize=5,
                   label=label)
+    for label, level in (levels or {}).items():
+        axes.axhline(level, color="#888888", linestyle="--", linewidth=1)
+        axes.annotate(label, (1.01, level), xycoords=("axes fraction", "data"), fontsize=8, va="center")
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
@@ -271,3 +278,24 @@ def draw_crowding(axes: np.ndarray, table: dict) -> None:
     axes[2].set(xlabel="share of the grid's points", ylabel="accuracy", title="Each index: its room, and its accuracy")
     axes[2].grid(alpha=0.3)
     axes[2].legend(frameon=False)
+
+
+def join_legends(figure: Figure, columns: int = 3) -> None:
+    """One legend below the figure, its first panel's, in place of each panel's own."""
+    for panel in figure.axes:
+        panel.get_legend().remove()
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False)
+
+
+def draw_walk(axes: np.ndarray, attended: Tensor, answered: Tensor, corners: tuple[Tensor, Tensor], codes: Tensor,
+              title: str) -> None:
+    """A plane that was walked through, two panels: the item that the movers look at, and the one answered.
+
+    attended, answered: [steps ** 2, N], as `traverse` gives them on `grid(*corners, steps)`; corners: [2] each; codes:
+    [N, 2]. "none": where no item has a tenth of the attention.
+    """
+    steps = math.isqrt(len(attended))
+    looked_at = attended.argmax(1).masked_fill(attended.amax(1) < 0.1, -1)
+    for panel, owners, what in zip(axes, (looked_at, answered.argmax(1)), ("the movers look at", "the model answers")):
+        draw_regions(panel, owners.view(steps, steps), *corners, codes, "dimension 0", "dimension 1",
+                     f"Item that {what}, {title}")

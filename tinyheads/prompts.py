@@ -67,7 +67,12 @@ class Prompts:
 
     def first(self, n: int) -> "Prompts":
         """The first n of these prompts."""
-        return Prompts(**{name: x[:n] if isinstance(x, (Tensor, list)) else x for name, x in vars(self).items()})
+        return self.part(0, n)
+
+    def part(self, start: int, stop: int) -> "Prompts":
+        """These prompts from `start` on, up to `stop`."""
+        return Prompts(**{name: x[start:stop] if isinstance(x, (Tensor, list)) else x
+                          for name, x in vars(self).items()})
 
 
 def ioi(tokenizer: Tokenizer, n: int, order: str = "mixed", seed: Seed = 0, names: list[str] = NAMES,
