@@ -276,7 +276,6 @@ def draw_crowding(axes: np.ndarray, table: dict) -> None:
     for (N, c), colour, marker in zip(table.items(), COLOURS, MARKERS):
         axes[2].plot(np.asarray(c.shares), np.asarray(c.by_index), marker, color=colour, alpha=0.8, label=f"{N} items")
     axes[2].set(xlabel="share of the grid's points", ylabel="accuracy", title="Each index: its room, and its accuracy")
-    axes[2].grid(alpha=0.3)
     axes[2].legend(frameon=False)
 
 
