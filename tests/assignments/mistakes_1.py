@@ -142,7 +142,6 @@ def bias_in_the_first_head(tokens, weights, n_head):
 
 def mlp_beside_attention(tokens, weights, n_head):
     model, stream = model_of(weights, n_head), th.Stream(record=True)
-    stream.begin(model.config)
     stream.write("embed", model.wte.weight[tokens] + model.wpe.weight[:tokens.shape[1]])
     for layer, block in enumerate(model.h):
         before = stream.value

@@ -53,7 +53,7 @@ def traverse(model, prompts, basis, points, circuit):
 
 
 def codes_of(model, prompts, basis, where):
-    return means_of(stream_at_end(model, prompts, where) @ basis.T, prompts.index, prompts.positions.shape[1])
+    return th.by_index(th.coordinates(stream_at_end(model, prompts, where), basis), prompts)
 
 
 def steered(model, tested_on, basis, values, where):

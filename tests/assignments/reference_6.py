@@ -32,8 +32,7 @@ def set_coordinates(x, basis, new, positions):
 
 
 def codes_of(model, prompts, basis, where):
-    points = stream_at_end(model, prompts, where) @ basis.T                         # [B, k]
-    return torch.stack([points[prompts.index == i].mean(0) for i in range(prompts.positions.shape[1])])
+    return th.by_index(th.coordinates(stream_at_end(model, prompts, where), basis), prompts)
 
 
 def given(model, prompts, basis, values, where):

@@ -70,6 +70,15 @@ def test_the_reference_gets_full_marks(session, drawn, number):
     assert not result.warnings
 
 
+def test_a_figure_in_which_an_item_owns_little_is_not_refused(session):
+    """With seed 11 two items own 2 and 3 of the plane's 36 points."""
+    assignment = marks.load_assignment(5)
+    exercise, calls = assignment.exercises[-1], marks.draw(assignment, 11)[-1]
+    alone = dataclasses.replace(assignment, exercises=[exercise])
+    result = marks.grade(session, alone, Submission("reference", TEXTS / "reference_5.py"), 11, [calls])
+    assert result.exercises[0].full, result.exercises[0].output
+
+
 @pytest.mark.parametrize("number", NUMBERS)
 def test_the_starter_gets_nothing_yet(session, drawn, number):
     assignment = marks.load_assignment(number)

@@ -248,6 +248,15 @@ def test_models_tokenizers_and_records_arrive_and_models_come_back(session, tmp_
     assert "changed its argument number 1 in place" in result.exercises[1].output
 
 
+def test_a_model_in_a_single_file_arrives_with_the_config_beside_it(session, tmp_path):
+    model = random_model(torch.Generator().manual_seed(0), n_vocab=9, n_ctx=5, n_embd=8, n_layer=2, n_head=2)
+    file = th.save(model, tmp_path / "saved") / "model.safetensors"
+    heads = Exercise("0.7 heads", "heads", 1, lambda generator: [Call((Model(file),))], [
+        Part("number", 1, agrees(0, lambda _: 2))], uses="tinyheads")
+    result = graded(session, tmp_path, "def heads(model):\n    return model.config.n_head\n", exercises=[heads])
+    assert result.exercises[0].full, result.exercises[0].output
+
+
 def test_a_runner_that_does_not_start_is_no_submissions_fault(monkeypatch, tmp_path):
     with Session() as session:
         (session.root / "runner" / "runner.py").write_text("raise SystemExit('no torch here')")

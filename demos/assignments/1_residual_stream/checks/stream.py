@@ -46,7 +46,6 @@ def scaled_weights(name_ends: str, factor: float):
 def parallel(tokens: Tensor, weights: dict[str, Tensor], n_head: int) -> dict[str, Tensor]:
     """The writes where the MLP reads the stream from before its own layer's attention wrote."""
     model, stream = rebuilt(weights, n_head), th.Stream(record=True)
-    stream.begin(model.config)
     stream.write("embed", model.wte.weight[tokens] + model.wpe.weight[:tokens.shape[1]])
     for layer, block in enumerate(model.h):
         n = block.ln_2(stream.value)

@@ -218,7 +218,10 @@ def check_picture(calls, outputs):
                         f"more than enough")
         pixels = (imread(BytesIO(data), format="png")[..., :3].reshape(-1, 3) * 255).round().astype(np.int64)
         counts = np.bincount(pixels @ [65536, 256, 1])                      # of each colour
-        large, items = int((counts > len(pixels) / 500).sum()), len(torch.as_tensor(several(output, DRAWN)[2]).unique())
+        owned = torch.as_tensor(several(output, DRAWN)[2]).unique(return_counts=True)[1]        # points of each item
+        items = int((owned >= owned.sum() / 10).sum())                      # a smaller region may lie under a number
+        large = int((counts > len(pixels) / 2000).sum())
         if large < items + 1:                                               # the regions' colours and the paper's
-            raise Wrong(f"{items} items own a part of the plane, but the figure has only {large} colours of some area, "
-                        f"the paper's among them: give each item a colour, and large enough points to be seen")
+            raise Wrong(f"{items} items own a tenth of the plane or more, but the figure has only {large} colours of "
+                        f"some area, the paper's among them: give each item a colour, and large enough points to be "
+                        f"seen")
