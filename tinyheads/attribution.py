@@ -65,14 +65,16 @@ def check_logits_are_of(model: GPT2, stream: Stream) -> None:
         raise StreamError("nothing was recorded: run model(tokens, stream) with stream = Stream(record=True)")
     if stream.value.shape[-1] != model.config.n_embd or len(stream.last_logits) != model.config.n_vocab:
         raise StreamError(f"this stream is another model's: it is {stream.value.shape[-1]} wide and has "
-                          f"{len(stream.last_logits)} logits, this model {model.config.n_embd} and {model.config.n_vocab}")
+                          f"{len(stream.last_logits)} logits; this model has {model.config.n_embd} and "
+                          f"{model.config.n_vocab}")
     read = stream.reads["unembed"]                                              # [B, T, D]
     if not same(model.ln_f(stream.value), read):
-        raise StreamError("this stream's read 'unembed' is not what this model's ln_f makes of the stream: it was edited, "
-                          "or the stream is another model's, or ln_f was changed since. Its writes do not sum to the logit")
+        raise StreamError("this stream's read 'unembed' is not what this model's ln_f makes of the stream, so that its "
+                          "writes do not sum to the logit: the read was edited, or the stream is another model's, or "
+                          "ln_f was changed since")
     if not same(read[0, -1] @ model.unembedding.T, stream.last_logits):
-        raise StreamError("this stream's logits are not those of this model's unembedding: the stream is another model's, "
-                          "or the weights were changed since. Run the model again")
+        raise StreamError("this stream's logits are not those of this model's unembedding: the stream is another "
+                          "model's, or the weights were changed since. Run the model again")
 
 
 def same(x: Tensor, y: Tensor) -> bool:

@@ -85,8 +85,8 @@ def find_circuit(model: GPT2, prompts: Prompts) -> Circuit:
         later = on_answer.clone()
         later[0] = -1
         movers = [Head.at(int(later.argmax()), H)]
-        why.append(f"no head looks at the answer with {LEAST_MOVER} of END's attention and more than at all other items; "
-                   f"the nearest is {movers[0]} with {later.max():.2f}")
+        why.append(f"no head looks at the answer with {LEAST_MOVER} of END's attention and more than at all other "
+                   f"items; the nearest is {movers[0]} with {later.max():.2f}")
     first = movers[0].layer
     inhibition = strongest(on_mentions[:first], LEAST_INHIBITION)
     if not inhibition:

@@ -46,7 +46,8 @@ def as_batch(ids: list[int] | Tensor | Batch, checked: Callable[[Tensor], Tensor
         tokens = checked([ids] if isinstance(ids, (list, tuple)) else ids)                          # [B, T]
         return Batch(tokens, torch.full((len(tokens),), tokens.shape[1] - 1, device=tokens.device))
     tokens, last = checked(ids.tokens), torch.as_tensor(ids.last)
-    if last.shape != tokens.shape[:1] or last.is_floating_point() or not 0 <= last.min() <= last.max() < tokens.shape[1]:
+    whole = last.shape == tokens.shape[:1] and not last.is_floating_point()
+    if not whole or not 0 <= last.min() <= last.max() < tokens.shape[1]:
         raise InputError(f"last is one position a prompt, [{len(tokens)}] numbers from 0 to {tokens.shape[1] - 1}, not "
                          f"{last.tolist()}")
     return Batch(tokens, last.to(tokens))
@@ -95,7 +96,7 @@ def stop_tokens(stop: int | Sequence[int], n_vocab: int) -> Tensor:
 
 
 def whole_number(name: str, value: object, least: int) -> int:
-    """The value as an int, be it one of Python's, NumPy's or torch's. Raises InputError below `least`, and for a bool."""
+    """The value as an int, be it Python's, NumPy's or torch's. Raises InputError below `least`, and for a bool."""
     try:
         number = operator.index(value)
     except TypeError:

@@ -11,7 +11,8 @@ theirs. The Laundry List is the task of Merullo et al. 2024, whose abstract give
 a list whose other items are crossed off. Its wording here is ours, and so is that of recall.
 
 Every word that varies is one token of the model's tokenizer, so that a place in the prompt is one word. Prompts of a
-batch that are not equally long are padded on the right (`generation.batch`). Axes: B prompt, T position, N candidate, M mention.
+batch that are not equally long are padded on the right (`generation.batch`).
+Axes: B prompt, T position, N candidate, M mention.
 """
 
 import zlib

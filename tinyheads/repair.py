@@ -113,8 +113,9 @@ def fit_repair(model: GPT2, circuit: Circuit, basis: Tensor, improve: list[Promp
     """Fit an M for each inhibition head by gradient descent (Adam, the rate falling to 0 as a cosine).
 
     The model is left as it is, its gradients too, and so is torch's grad mode, under `no_grad` and `inference_mode` and
-    after an error; `.apply(model)` of what is returned changes weights for good. basis: [k, D], the subspace; improve: batches of prompts to answer better, one of them a step, in turn; keep: batches on which the model
-    should go on as before: of prompts, at END, or plain text as tokens [B, T], everywhere; hold: their weight.
+    after an error; `.apply(model)` of what is returned changes weights for good. basis: [k, D], the subspace;
+    improve: batches of prompts to answer better, one of them a step, in turn; keep: batches on which the model should
+    go on as before: of prompts, at END, or plain text as tokens [B, T], everywhere; hold: their weight.
     Starts from M = 1, so there is no seed: the same prompts give the same repair. Raises HeadError, TaskError,
     SubspaceError, and InputError for a model that was made inside `inference_mode`.
     """

@@ -91,7 +91,10 @@ def subspace_from_activations(model: GPT2, prompts: Prompts, circuit: Circuit, k
 
 
 def writes_at_end(model: GPT2, prompts: Prompts, circuit: Circuit) -> Tensor:
-    """The sum of the inhibition heads' writes at END, in each prompt, less its mean over D: [B, D]. Raises HeadError."""
+    """The sum of the inhibition heads' writes at END, in each prompt, less its mean over D: [B, D].
+
+    Raises HeadError.
+    """
     circuit.check(model)
     names = [str(head) for head in circuit.inhibition]
     total = sum(map(wide, seen_at_end(model, prompts, names, "writes")))            # [B, D]

@@ -7,8 +7,8 @@
         ...
 
 Its status is then 2 after a wrong option, 1 after bad input or where a file cannot be read or written, and 130 after
-Ctrl-C. Where the reader of its output has gone (`| head -1`) it ends without a word; the status is 141, as a shell has it
-for SIGPIPE. A mistake in the program itself still shows its traceback.
+Ctrl-C. Where the reader of its output has gone (`| head -1`) it ends without a word; the status is 141, as a shell has
+it for SIGPIPE. A mistake in the program itself still shows its traceback.
 """
 
 import argparse
