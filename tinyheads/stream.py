@@ -169,7 +169,7 @@ class Stream:
         alone = [graph or bool(self.edits_of("writes", name)) for name in names]              # H heads, and the bias
         rest = [head for head in range(H) if not alone[head]] if any(alone[:H]) else slice(None)
         total = F.linear(z[:, :, rest].flatten(2), W_O[rest].flatten(0, 1).T, None if alone[H] else bias)  # [B, T, D]
-        # What one of the rest wrote is computed from a copy of W_O when somebody asks: the weights may be changed by then.
+        # What one of the rest wrote is computed when somebody asks, from a copy: the weights may be changed by then.
         # Where holding all of it, B*T*H*D numbers, takes less room than the copy, H*K*D, it is computed at once.
         few = B * T < K
         W = W_O.detach().to(z.dtype, copy=not few) if self.record else W_O
