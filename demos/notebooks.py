@@ -8,10 +8,11 @@ and sets the chapter's options; one writes common.py, which the chapters share, 
 uploaded to Colab alone. The same chapter gives the same bytes.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
+
+from tinyheads.files.command import Parser, folder_to_write, one_line_errors
 
 SOURCE = "git+https://github.com/ACCOUNT/tinyheads"  # where Colab finds tinyheads: write your copy's account here
 DEMOS = Path(__file__).resolve().parent
@@ -74,14 +75,15 @@ def write_notebooks(folder: Path, source: str = SOURCE) -> list[Path]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=Path, help="where the notebooks go")
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=folder_to_write, help="where the notebooks go")
     parser.add_argument("--source", default=SOURCE, help="what pip installs where tinyheads is missing "
                         "(default: %(default)s, where ACCOUNT stands for whoever keeps the copy)")
     arguments = parser.parse_args()
     if arguments.folder.resolve() == DEMOS:
-        sys.exit("a notebook writes a common.py beside itself: give another folder than demos/")
-    for path in write_notebooks(arguments.folder, arguments.source):
-        print(path)
+        parser.error("a notebook writes a common.py beside itself: give another folder than demos/")
+    with one_line_errors(parser.prog):
+        for path in write_notebooks(arguments.folder, arguments.source):
+            print(path)
     if "ACCOUNT" in arguments.source:
         print("For Colab give --source git+https://... : the address of a copy of tinyheads that is public.")

@@ -24,6 +24,7 @@ from grader.session import Session, SessionError, Submission
 
 import tinyheads as th                                # behind the grader, which makes it this checkout's library
 from tinyheads.files.array_file import write_atomically
+from tinyheads.files.command import Parser, one_line_errors
 
 MAIN_NAMES = ("submission.py", "starter.py")
 
@@ -100,7 +101,7 @@ def csv_text(all_marks: list[Marks]) -> str:
 
 
 def options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Grade submissions of one of tinyheads' assignments.")
+    parser = Parser(description="Grade submissions of one of tinyheads' assignments.")
     parser.add_argument("assignment", type=int, help="its number, 1 to 6")
     parser.add_argument("path", type=Path, help="a submission's .py file, or a folder of submissions")
     parser.add_argument("--seed", type=int, help="of the inputs, from 0; a random one if left out")
@@ -145,4 +146,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with one_line_errors("grade.py"):
+        sys.exit(main())

@@ -12,6 +12,8 @@ from typing import Callable
 
 import torch
 
+from tinyheads.files.command import Parser
+
 
 def say(text: str = "") -> None:
     """A line for the reader, at once, whatever is still running."""
@@ -26,9 +28,9 @@ def table(rows: list[list], header: list[str]) -> str:
     return "\n".join(f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths))} |" for row in rows)
 
 
-def options(description: str) -> argparse.ArgumentParser:
+def options(description: str) -> Parser:
     """What every benchmark can be told."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = Parser(description=description)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="torch's threads (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")

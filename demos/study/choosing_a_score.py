@@ -10,7 +10,6 @@ A score is a table [L, H, L, H], writer by reader, for each mode ("Q", "K", "V")
 D d_model, K d_head.
 """
 
-import argparse
 import csv
 import os
 from pathlib import Path
@@ -22,6 +21,7 @@ import tinyheads as th
 from tinyheads import plots
 from tinyheads.composition import MODES, component_score, later, narrow, read_circuits, safe_divisor
 from tinyheads.heads import one_thread
+from tinyheads.files.command import Parser, folder_to_write, one_line_errors
 from tinyheads.known_circuits import circuit_pairs, resampled_auc, wins
 
 FOLDER = os.environ.get("TINYHEADS_GPT2")
@@ -110,10 +110,11 @@ def interval(values: Tensor) -> list[float]:
 # ---------------------------------------------------------------- the comparison
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def main() -> None:
+    """Print the areas and draw them."""
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--weights", default=Path(FOLDER) / "model-attention.safetensors" if FOLDER else "124M")
-    parser.add_argument("--out", default="out", help="folder for the figure (default: %(default)s)")
+    parser.add_argument("--out", type=folder_to_write, default="out", help="folder for the figure (default: %(default)s)")
     arguments = parser.parse_args()
     heads = th.load_heads(arguments.weights)
     L, H = heads.W_Q.shape[:2]
@@ -141,4 +142,9 @@ if __name__ == "__main__":
     axes[0, 0].set(ylabel="area under the ROC curve", ylim=(0.3, 1.02),
                    title="Four scores of edges on two sets of labels, 95 % intervals (GPT-2 124M)")
     axes[0, 0].legend(frameon=False, loc="lower center", ncols=4)
-    print(f"\nfigure: {plots.save_figure(figure, Path(arguments.out) / 'choosing_a_score.png')}")
+    print(f"\nfigure: {plots.save_figure(figure, arguments.out / 'choosing_a_score.png')}")
+
+
+if __name__ == "__main__":
+    with one_line_errors(Path(__file__).name):
+        main()
