@@ -60,6 +60,7 @@ say(f"components whose singular value is within 1% of a neighbour's: {in_block.m
 # %% [markdown]
 # A head whose line falls steeply says a few things only: GPT-2's L11.H8 puts nearly all of its strength into one
 # direction. One with a flat line moves a whole space, and none of its components stands out.
+# Such a head can hand on whatever it finds at a token; a narrow one only asks whether one thing is there.
 #
 # Are the components of a flat line well defined at all? The shares printed last are for this. Singular vectors are
 # unique only where singular values differ: of two that are equal, any rotation would do as well. Components within
@@ -136,7 +137,8 @@ else:
 # A direction has two ends, and the sign of both together is free: the component turns what lies at the + end of
 # *reads* into the + end of *writes*, and - into -. Words at an end that belong together suggest what it is about;
 # often they do not, for components also speak to later heads, in directions that are no words. Chapter 3 asks who
-# reads them. To try: `--component`, with one from a head whose spectrum falls steeply.
+# reads them. To try: `--component`, with one from a head whose spectrum falls steeply; and one from the middle of a
+# flat spectrum, together with its neighbours. (On a model with a tied embedding both rows use the same matrix.)
 
 # %%
 results = [Result("2 spectra", f"effective rank of OV from {rank.min():.0f} ({narrow}) to {rank.max():.0f} of {K}; "
