@@ -15,8 +15,7 @@ import copy
 from pathlib import Path
 
 import tinyheads as th
-from common import (Result, circuit_of, options, plain_text, report, say, spare_threads, table, way_to_cross_off,
-                    whole_model)
+from common import Result, circuit_of, options, plain_text, report, say, table, way_to_cross_off, whole_model
 from tinyheads import plots
 from tinyheads.files.command import number, numbers
 
@@ -26,7 +25,6 @@ arguments = options("Crowding, steering, and a repair of the weights.",
                     ("--widths", [3], "dimensions of the weight edit (3); 3,8 makes two", {"type": numbers(int, 1)}))
 name, model, tokenizer = whole_model(arguments.model)
 out, seed, small = Path(arguments.out), 100 * arguments.seed, model.config.n_layer * model.config.n_embd <= 1024
-spare_threads(model)
 n, n_find, n_fit, lengths = (400, 1000, 128, (3, 5, 8, 10, 12, 16)) if small else (8, 48, 4, (5, 8))
 by, lengths = way_to_cross_off(tokenizer, model.config.n_ctx, lengths)
 laundry = lambda n, N, seed: th.laundry_list(tokenizer, n, N, by, seed)

@@ -128,10 +128,15 @@ def spare_threads(model: th.GPT2) -> None:
 
 
 def whole_model(asked: str | None) -> tuple[str, th.GPT2, th.Tokenizer]:
-    """A model that runs, and its tokenizer: the one asked for, else the best there is, else a random one."""
+    """A model that runs, and its tokenizer: the one asked for, else the best there is, else a random one.
+
+    A small one gets one thread (`spare_threads`).
+    """
     name = asked or next(iter(whole_models()), None)
     if name:
-        return name, th.load(name), th.load_tokenizer(name)
+        model, tokenizer = th.load(name), th.load_tokenizer(name)
+        spare_threads(model)
+        return name, model, tokenizer
     say("OpenAI's full weights are not here (python -m tinyheads download 124M fetches them): this runs on a small "
         "model with random weights. What you see is how to look, not what GPT-2 does.")
     return "random (seed 0)", random_gpt2(), th.Tokenizer.bytes_only()
@@ -223,7 +228,7 @@ def way_to_cross_off(tokenizer: th.Tokenizer, n_ctx: int, lengths: Sequence[int]
 def model_for_lists(asked: str | None, lengths: Sequence[int], by: str) -> tuple[str, th.GPT2, th.Tokenizer, str]:
     """As `whole_model`, and how lists are crossed off: a model whose tokenizer can write Laundry Lists of all lengths.
 
-    Where the one asked for cannot, the bundled model stands in, and that is said. Sets the threads (`spare_threads`).
+    Where the one asked for cannot, the bundled model stands in, and that is said.
     """
     name, model, tokenizer = whole_model(asked)
     try:
@@ -232,8 +237,7 @@ def model_for_lists(asked: str | None, lengths: Sequence[int], by: str) -> tuple
             raise th.TaskError(f"lists of {list(lengths)} items are needed, and only {there} can be written")
     except th.TaskError as error:
         say(f"there is no Laundry List for {name}: {error}. The bundled model stands in.")
-        name, model, tokenizer, by = "tiny", th.load("tiny"), th.load_tokenizer("tiny"), "ordinal"
-    spare_threads(model)
+        (name, model, tokenizer), by = whole_model("tiny"), "ordinal"
     return name, model, tokenizer, by
 
 
