@@ -133,6 +133,8 @@ def test_of_many_components_the_16_strongest_and_16_others_are_tested():
     assert chosen == th.components_to_test(model, circuit, seed=0)
     other = th.components_to_test(model, circuit, seed=1)
     assert other[:16] == chosen[:16] and set(other[16:]) != set(chosen[16:])
+    for seed in range(6):                                               # none of the others is among the strongest
+        assert len(set(th.components_to_test(model, circuit, seed))) == 32
     fewer = th.Circuit([th.Head(0, 0)], [th.Head(2, 1)])                        # 96 of them
     assert len(th.components_to_test(model, fewer)) == 96
 
@@ -152,12 +154,24 @@ def test_the_channel_is_the_planted_one(built, circuit):
     composition = th.composition_with_movers(built.model, circuit)
     found = th.channel(built.model, prompts, circuit, measured=measured)
     assert found == sorted(CHANNEL, key=lambda component: -composition[component])         # strongest by weights first
-    # What one way of removing does not name, or what costs too little, is not in the channel.
-    deaf = {**measured["mean"], CHANNEL[1]: 0.0}
-    left = th.channel(built.model, prompts, circuit, measured={**measured, "mean": deaf})
-    assert left == [component for component in found if component != CHANNEL[1]]
-    assert th.channel(built.model, prompts, circuit, top=1, measured=measured) in ([], found[:1])
     assert th.channel(built.model, prompts, circuit, least=1.01, measured=measured) == []
+
+
+def test_a_component_of_the_channel_is_named_by_weights_and_by_every_way_and_costs_enough(built, prompts, circuit):
+    whole = th.preference(built.model, prompts, circuit.movers)
+    composition = th.composition_with_movers(built.model, circuit)
+    first, second, third = sorted(CHANNEL, key=lambda component: -composition[component])
+
+    def found(top=3, **by_way):
+        scores = {first: 0.5, second: 0.4, third: 0.3, th.Component(1, 0, 0): 0.0}
+        measured = {how: {**scores, **by_way.get(how, {})} for how in ablation.WAYS}
+        return th.channel(built.model, prompts, circuit, top, measured=measured)
+    assert found() == [first, second, third]
+    assert found(mean={second: 0.04 * whole}) == [first, third]         # costs too little in one way
+    assert found(zero={second: 0.06 * whole}) == [first, second, third]
+    assert found(top=2) == [first, second]
+    assert found(top=2, resample={third: 0.9}) == [first]               # third drives second out in one way
+    assert found(top=1, zero={second: 0.9}) == []                       # weights name one, a removal another
 
 
 def test_the_ways_are_measured_where_they_are_left_out(monkeypatch):

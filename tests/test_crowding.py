@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import tinyheads as th
-from tinyheads import basis
+from tinyheads import basis, steering
 from tinyheads.planted import N_ITEMS, laundry_prompts, planted
 
 N = N_ITEMS
@@ -111,6 +111,13 @@ def test_the_shares_are_of_the_first_four_prompts_unless_others_are_given(built,
     other = laundry_prompts(2, seed=9)
     walked = th.crowding(built.model, {N: prompts}, circuit, to_walk={N: other}, steps=3)[N]
     assert walked.shares.tolist() == pytest.approx(shares_by_hand(built, circuit, prompts, other, steps=3)[0])
+
+
+def test_how_many_prompts_are_walked_through(built, circuit, prompts, monkeypatch):
+    walked, traverse = [], steering.traverse
+    monkeypatch.setattr(steering, "traverse", lambda model, few, *rest: walked.append(few) or traverse(model, few, *rest))
+    th.crowding(built.model, {N: prompts}, circuit, steps=2)
+    assert torch.equal(walked[0].tokens, prompts.tokens[:4])
 
 
 def test_where_an_index_never_occurs_there_is_nan_and_the_subspace_is_found_in_other_prompts(built, circuit, prompts):
