@@ -138,3 +138,52 @@ def test_all_heads_of_openais_gpt2(gpt2_folder):
     full = heads.W_V[8, 10].double() @ heads.W_O[8, 10].double()
     rebuilt = svd.read[8, 10].T.double() @ torch.diag(svd.scale[8, 10].double()) @ svd.write[8, 10].double()
     assert ((rebuilt - full).norm() / full.norm()).item() < 1e-5
+
+
+# --- fold, gain and names of places ----------------------------------------------------------------------
+
+
+def test_a_folded_head_makes_of_the_bare_stream_what_the_plain_one_makes_of_the_models_layernorm(model):
+    plain = th.Heads.of(model, fold=False)
+    folded = th.fold(plain)
+    assert folded.folded and not plain.folded
+    x = 3 + 5 * torch.randn(9, 24, generator=torch.Generator().manual_seed(1))
+    bare = (x - x.mean(1, keepdim=True)) / (x.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+    for layer in range(3):
+        read = model.h[layer].ln_1(x)
+        for part in "QKV":
+            W, b = (getattr(plain, f"{kind}_{part}")[layer] for kind in "Wb")                  # [H, D, K], [H, K]
+            W_folded, b_folded = (getattr(folded, f"{kind}_{part}")[layer] for kind in "Wb")
+            torch.testing.assert_close(bare @ W_folded + b_folded[:, None], read @ W + b[:, None], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(folded.W_O[layer], plain.W_O[layer] - plain.W_O[layer].mean(-1, keepdim=True))
+
+
+def test_folding_twice_changes_nothing(model):
+    folded = th.fold(th.Heads.of(model, fold=False))
+    again, at_once = th.fold(folded), th.Heads.of(model)
+    for name, value in vars(folded).items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, getattr(again, name)), name
+            torch.testing.assert_close(value, getattr(at_once, name), rtol=1e-5, atol=1e-6)
+    assert again.folded and (folded.gain == 1).all() and (folded.bias == 0).all()
+
+
+def test_gain_and_bias_are_those_of_the_layernorm_that_heads_read_through(model):
+    heads = th.Heads.of(model, fold=False)
+    assert heads.gain.shape == heads.bias.shape == (3, 24)
+    for layer in range(3):
+        assert torch.equal(heads.gain[layer], model.h[layer].ln_1.weight)
+        assert torch.equal(heads.bias[layer], model.h[layer].ln_1.bias)
+
+
+def test_places_in_a_flat_table_components_of_heads_and_their_order():
+    table = torch.zeros(3, 5)
+    table[2, 3] = 1
+    assert th.Head.at(int(table.argmax()), 5) == th.Head(2, 3) and th.Head.at(4, 5) == th.Head(0, 4)
+    component = th.Component.of(th.Head(2, 3), 7)
+    assert component == th.Component(2, 3, 7) and component.of_head == th.Head(2, 3)
+    heads = [th.Head(10, 0), th.Head(2, 11), th.Head(2, 3)]             # by number, where text would put L10 first
+    assert list(map(str, sorted(heads))) == ["L2.H3", "L2.H11", "L10.H0"]
+    components = [th.Component(1, 0, 10), th.Component(1, 0, 9), th.Component(0, 5, 60)]
+    assert list(map(str, sorted(components))) == ["L0.H5.C60", "L1.H0.C9", "L1.H0.C10"]
+    assert len({th.Head(1, 2), th.Head.parse("L1.H2")}) == 1            # equal ones are one key

@@ -182,3 +182,20 @@ def test_a_list_longer_than_the_context(tiny):
 def test_a_tokenizer_that_splits_everything():
     with pytest.raises(TaskError, match="are needed"):
         th.ioi(th.Tokenizer.bytes_only(), 4)
+
+
+@pytest.mark.parametrize("make", [lambda t: th.laundry_list(t, 6, 4), lambda t: th.ordinal_recall(t, 6, 3)])
+def test_the_first_prompts(tiny, make):
+    prompts = make(tiny)
+    first = prompts.first(2)
+    assert first.texts == prompts.texts[:2] and first.end == prompts.end and len(prompts.texts) == 6
+    for name in ("tokens", "answer", "candidates", "positions", "index", "mentions"):
+        assert torch.equal(getattr(first, name), getattr(prompts, name)[:2]), name
+    assert first.first(10).texts == prompts.texts[:2]                   # as many as there are
+
+
+def test_the_first_prompts_of_unequal_ones_keep_their_own_ends():
+    tokens, places = torch.arange(12).view(3, 4), torch.tensor([[0, 1]] * 3)
+    prompts = th.Prompts(tokens, tokens[:, 0], tokens[:, :2], places, torch.zeros(3, dtype=torch.long), places[:, :1],
+                         torch.tensor([3, 2, 1]), ["a", "b", "c"])
+    assert prompts.first(2).end.tolist() == [3, 2] and prompts.first(2).texts == ["a", "b"]

@@ -47,6 +47,7 @@ class Head:
 
     @classmethod
     def parse(cls, text: str) -> "Head":
+        """The head that a text like "L8.H10" names. Raises HeadError."""
         match = re.fullmatch(r"L(\d+)\.H(\d+)", text) if isinstance(text, str) else None
         if not match:
             raise HeadError(f"{text!r} is not a head; it should look like L8.H10")
@@ -76,6 +77,7 @@ class Component:
 
     @classmethod
     def parse(cls, text: str) -> "Component":
+        """The component that a text like "L8.H10.C1" names. Raises HeadError."""
         match = re.fullmatch(r"L(\d+)\.H(\d+)\.C(\d+)", text) if isinstance(text, str) else None
         if not match:
             raise HeadError(f"{text!r} is not a component; it should look like L8.H10.C1")
@@ -239,6 +241,7 @@ def degenerate_blocks(svd: SVD, within: float = 0.01) -> Tensor:
 
     Singular vectors are unique only where singular values are apart. A component whose value lies
     within 1% of its neighbour's shares that one's number: only the block's subspace means something.
+    within: that share, 0.01 for 1%. Raises HeadError.
     """
     if not 0 <= within < 1:
         raise HeadError(f"within is a share from 0 to 1, not {within}")
@@ -248,7 +251,10 @@ def degenerate_blocks(svd: SVD, within: float = 0.01) -> Tensor:
 
 
 def block_of(blocks: Tensor, component: Component) -> list[Component]:
-    """The components of its head that share a block with this one, itself among them."""
+    """The components of its head that share a block with this one, itself among them. Raises HeadError.
+
+    blocks: [L, H, K], from `degenerate_blocks`.
+    """
     L, H, K = blocks.shape
     check_place(component.layer, component.head, L, H)
     if not 0 <= component.index < K:

@@ -55,7 +55,10 @@ def add_coordinates(basis: Tensor, values: Tensor, positions: Positions) -> Chan
 
 
 def scale_coordinates(basis: Tensor, factor: float, positions: Positions) -> Change:
-    """Multiply the coordinates at some positions by a factor: 0 removes the subspace, 1 would do nothing."""
+    """Multiply the coordinates at some positions by a factor: 0 removes the subspace, 1 would do nothing.
+
+    basis: orthonormal [k, D]. Raises SubspaceError.
+    """
     if factor == 1 or not math.isfinite(factor):
         raise SubspaceError(f"a factor is a finite number, and 1 changes nothing; this is {factor}")
     return at_positions(basis, positions, lambda c: factor * c)
@@ -176,7 +179,7 @@ def traverse(model: GPT2, prompts: Prompts, circuit: Circuit, basis: Tensor, poi
 
 
 def grid(low: Tensor, high: Tensor, steps: int) -> Tensor:
-    """Points of a regular grid between two corners [k]: [steps ** k, k]."""
+    """Points of a regular grid between two corners [k]: [steps ** k, k]. Raises SubspaceError."""
     if low.dim() != 1 or low.shape != high.shape or not len(low) or steps < 1:
         raise SubspaceError(f"a grid has two corners [k] and a step at least, not corners {list(low.shape)} and "
                             f"{list(high.shape)} and {steps} steps")
@@ -263,7 +266,10 @@ def separation(points: Tensor, prompts: Prompts) -> Tensor:
 
 
 def shares(owners: Tensor, n_items: int) -> Tensor:
-    """The share of a traversed space that each index owns: [N]. owners: the index at every grid point, [...]."""
+    """The share of a traversed space that each index owns: [N]. owners: the index at every grid point, [...].
+
+    Raises SubspaceError.
+    """
     if owners.dtype not in WHOLE or not owners.numel() or owners.min() < 0 or owners.max() >= n_items:
         raise SubspaceError(f"owners are whole numbers from 0 to {n_items - 1}, one at least, not {owners}")
     return torch.bincount(owners.flatten(), minlength=n_items).double() / owners.numel()
