@@ -1,4 +1,4 @@
-"""Commands refuse what they do not know; where they cannot go on they end with one line, and leave nothing half done."""
+"""Commands refuse what they do not know; where they cannot go on they end with one line, and leave no half-done work."""
 
 import argparse
 import importlib

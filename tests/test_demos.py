@@ -39,7 +39,8 @@ def test_the_demos_run_on_the_bundled_model_and_their_results_are_kept(tmp_path)
 
 
 def test_the_circuit_demo_finds_the_inhibition_heads_of_real_gpt2(gpt2_folder, tmp_path):
-    done = run("03_predict_circuit.py", "--model", str(gpt2_folder / "model-attention.safetensors"), "--out", str(tmp_path))
+    done = run("03_predict_circuit.py", "--model", str(gpt2_folder / "model-attention.safetensors"), "--out",
+               str(tmp_path))
     assert done.returncode == 0, done.stderr
     first = next(line for line in done.stdout.splitlines() if "-> L9.H9 by Q" in line)
     assert first.startswith("L8.H3.C0")
@@ -75,7 +76,8 @@ def test_a_figure_is_whole_or_not_there(tmp_path):
 
 def test_signed_maps_write_their_values_and_leave_holes_white():
     figure, axes = plots.new_figure(4, 3)
-    plots.draw_map(axes[0, 0], torch.tensor([[1.25, -0.5], [0.0, 0.3]]), "head", "layer", "title", "logits", signed=True)
+    plots.draw_map(axes[0, 0], torch.tensor([[1.25, -0.5], [0.0, 0.3]]), "head", "layer", "title", "logits",
+                   signed=True)
     assert [text.get_text() for text in axes[0, 0].texts] == ["+1.2", "-0.5", "+0.3"]
     figure, axes = plots.new_figure(4, 3)
     plots.draw_map(axes[0, 0], torch.tensor([[1.0, torch.nan]]), "reader", "writer", "title", "score", top=0.5)

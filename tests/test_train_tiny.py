@@ -45,7 +45,8 @@ def test_the_division_of_labour_costs_nothing_where_it_is_kept(tokenizer):
 def test_each_departure_costs_its_closed_form(tokenizer, layers, words):
     prompts = lists.laundry_list(tokenizer, 6, 5, "ordinal", 1)
     places = {"one": prompts.mentions[:, :1], "mentions": prompts.mentions, "answer": causal.answer_places(prompts)}
-    loss = train_tiny.division_of_labour(looking(prompts, {layer: places[at] for layer, at in layers.items()}), prompts, True)
+    loss = train_tiny.division_of_labour(looking(prompts, {layer: places[at] for layer, at in layers.items()}),
+                                         prompts, True)
     expected = {
         # Of four mentions three have 1e-4: the mean of -log over them, less log 4.
         "one mention": -0.75 * math.log(1e-4) - math.log(4),
@@ -62,7 +63,8 @@ def test_in_recall_only_the_answer_s_place_is_asked_for(tokenizer):
     kept = looking(prompts, {"L0": prompts.positions[:, :1], "L1": causal.answer_places(prompts)})
     assert train_tiny.division_of_labour(kept, prompts, crossed_off=False).item() == pytest.approx(0, abs=1e-3)
     elsewhere = looking(prompts, {"L0": causal.answer_places(prompts), "L1": prompts.mentions})
-    assert train_tiny.division_of_labour(elsewhere, prompts, crossed_off=False).item() == pytest.approx(-math.log(1e-4), rel=1e-4)
+    assert train_tiny.division_of_labour(elsewhere, prompts,
+                                         crossed_off=False).item() == pytest.approx(-math.log(1e-4), rel=1e-4)
 
 
 def test_by_name_mentions_are_asked_to_look_back_at_their_item(tokenizer):
@@ -70,7 +72,7 @@ def test_by_name_mentions_are_asked_to_look_back_at_their_item(tokenizer):
     B, T = prompts.tokens.shape
     pattern = torch.full((B, 2, T, T), 1e-4)
     assert train_tiny.from_mentions_back(pattern, prompts).item() == pytest.approx(-math.log(1e-4), rel=1e-5)
-    for b in range(B):                                              # each crossed-off word looks at where it stood before
+    for b in range(B):                                   # each crossed-off word looks at where it stood before
         for mention in prompts.mentions[b].tolist():
             pattern[b, :, mention, prompts.tokens[b].tolist().index(prompts.tokens[b, mention].item())] = 0.5
     assert train_tiny.from_mentions_back(pattern, prompts).item() == pytest.approx(math.log(2), rel=1e-5)
