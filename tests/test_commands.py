@@ -1,4 +1,4 @@
-"""Commands refuse what they do not know; where they cannot go on they end with one line, and leave no half-done work."""
+"""Commands refuse what they do not know; where they cannot go on they end with one line and leave nothing half done."""
 
 import argparse
 import importlib

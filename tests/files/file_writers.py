@@ -121,7 +121,8 @@ def entries_and_shards(tensors: dict[str, np.ndarray], n_shards: int = 1, first:
 
 
 def write_bundle(folder: Path, tensors: dict[str, np.ndarray], hparams: dict, n_shards: int = 1,
-                 block_bytes: int = 1 << 18, restart_interval: int = 16, index_restart_interval: int = 1, **layout) -> Path:
+                 block_bytes: int = 1 << 18, restart_interval: int = 16,
+                 index_restart_interval: int = 1, **layout) -> Path:
     """A folder as OpenAI lays it out; gives the index's path."""
     folder.mkdir(exist_ok=True)
     entries, shards = entries_and_shards(tensors, n_shards, **layout)
