@@ -104,7 +104,7 @@ def test_composition_with_one_mover_is_its_column_of_the_component_scores(built,
 
 def test_composition_with_two_movers_is_the_root_of_the_mean_square(built):
     table = th.component_scores(th.Heads.of(built.model), "Q").double()
-    movers = [th.Head(2, 2), th.Head(1, 3)]                             # the first of them in layer 1: writers in layer 0
+    movers = [th.Head(2, 2), th.Head(1, 3)]                             # the first in layer 1: writers in layer 0
     found = th.composition_with_movers(built.model, th.Circuit([th.Head(0, 0)], movers))
     assert len(found) == 4 * CONFIG.d_head and all(component.layer == 0 for component in found)
     for c, score in found.items():

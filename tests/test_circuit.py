@@ -176,7 +176,8 @@ def test_the_best_and_the_worst_preference(prompts):
 
 @pytest.mark.parametrize("places, said", [
     (torch.zeros(100, dtype=torch.long), r"positions \[100, M\]"), (torch.zeros(99, 2, dtype=torch.long), r"\[99, 2\]"),
-    (torch.zeros(100, 2), "float32"), (torch.full((100, 1), 12), "from 0 to 11"), (torch.full((100, 1), -1), "from 0 to"),
+    (torch.zeros(100, 2), "float32"), (torch.full((100, 1), 12), "from 0 to 11"),
+    (torch.full((100, 1), -1), "from 0 to"),
 ])
 def test_places_that_are_none_are_refused(plain, prompts, places, said):
     with pytest.raises(th.InputError, match=said):

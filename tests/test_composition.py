@@ -148,7 +148,8 @@ def test_a_reader_that_reads_nothing_of_a_writer_scores_almost_zero():
     W_O[0, 0, 1:] = 0                                                                           # writes one direction,
     direction = W_O[0, 0, 0] / W_O[0, 0, 0].norm()                                              # [D]
     W_Q = heads.W_Q - direction[:, None] * (direction @ heads.W_Q)[:, :, None]                  # which nobody reads
-    deaf = th.Heads(heads.config, W_Q, heads.W_K, heads.W_V, W_O, heads.b_Q, heads.b_K, heads.b_V, heads.b_O, heads.gain, heads.bias, True)
+    deaf = th.Heads(heads.config, W_Q, heads.W_K, heads.W_V, W_O, heads.b_Q, heads.b_K, heads.b_V, heads.b_O,
+                    heads.gain, heads.bias, True)
     scores = th.composition_scores(deaf, "Q")[0, :, 1]
     assert scores[0].max() < 1e-4 and scores[1:].min() > 1e-2
 
@@ -171,13 +172,15 @@ def test_scores_do_not_depend_on_the_basis_inside_a_head():
     other = th.Heads(heads.config, heads.W_Q @ A, heads.W_K @ A.inverse().transpose(2, 3), heads.W_V @ A,
                      A.inverse() @ heads.W_O, heads.b_Q, heads.b_K, heads.b_V, heads.b_O, heads.gain, heads.bias, True)
     for mode in "QKV":
-        torch.testing.assert_close(th.composition_scores(other, mode), th.composition_scores(heads, mode), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(th.composition_scores(other, mode), th.composition_scores(heads, mode), rtol=1e-3,
+                                   atol=1e-4)
 
 
 def test_a_head_of_zeros_scores_zero_not_nan(heads):
     W_O = heads.W_O.clone()
     W_O[0, 0] = 0
-    zeroed = th.Heads(heads.config, heads.W_Q, heads.W_K, heads.W_V, W_O, heads.b_Q, heads.b_K, heads.b_V, heads.b_O, heads.gain, heads.bias, True)
+    zeroed = th.Heads(heads.config, heads.W_Q, heads.W_K, heads.W_V, W_O, heads.b_Q, heads.b_K, heads.b_V, heads.b_O,
+                      heads.gain, heads.bias, True)
     for mode in "QKV":
         assert th.composition_scores(zeroed, mode)[0, 0].abs().max() == 0
         assert th.component_scores(zeroed, mode).isfinite().all()

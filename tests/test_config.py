@@ -9,7 +9,8 @@ import tinyheads as th
 from file_writers import parse_safetensors
 
 OPENAI = {"n_vocab": 50257, "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12}  # hparams.json of 124M
-HUGGING_FACE = {"model_type": "gpt2", "vocab_size": 50257, "n_positions": 1024, "n_ctx": 1024, "n_embd": 768, "n_head": 12,
+HUGGING_FACE = {"model_type": "gpt2", "vocab_size": 50257, "n_positions": 1024, "n_ctx": 1024, "n_embd": 768,
+                "n_head": 12,
                 "n_layer": 12, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "n_inner": None}
 
 # The attribute_map of transformers' GPT2Config, and OpenAI's names beside Hugging Face's.
@@ -142,7 +143,8 @@ def test_other_ways_to_write_the_same_model_are_accepted(change, tmp_path):
     assert read(tmp_path, {**HUGGING_FACE, **change}) == th.OPENAI_SIZES["124M"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[" * 100_000, '{"n_embd": ' + "9" * 5000 + "}"], ids=lambda text: text[:12])
+@pytest.mark.parametrize("content", ["", "{", "[" * 100_000, '{"n_embd": ' + "9" * 5000 + "}"],
+                         ids=lambda text: text[:12])
 def test_a_file_that_is_no_json_is_named(content, tmp_path):
     with pytest.raises(th.ConfigError, match="config.json: cannot be read as JSON"):
         read(tmp_path, content)

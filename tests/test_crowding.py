@@ -115,7 +115,8 @@ def test_the_shares_are_of_the_first_four_prompts_unless_others_are_given(built,
 
 def test_how_many_prompts_are_walked_through(built, circuit, prompts, monkeypatch):
     walked, traverse = [], steering.traverse
-    monkeypatch.setattr(steering, "traverse", lambda model, few, *rest: walked.append(few) or traverse(model, few, *rest))
+    monkeypatch.setattr(steering, "traverse",
+                        lambda model, few, *rest: walked.append(few) or traverse(model, few, *rest))
     th.crowding(built.model, {N: prompts}, circuit, steps=2)
     assert torch.equal(walked[0].tokens, prompts.tokens[:4])
 

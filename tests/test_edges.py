@@ -88,7 +88,8 @@ def test_a_model_of_one_layer_has_no_edges():
 def test_a_head_of_zeros_is_no_nan(heads):
     W_O, W_Q = heads.W_O.clone(), heads.W_Q.clone()
     W_O[0, 0] = W_Q[3, 1] = 0
-    zeroed = th.Heads(heads.config, W_Q, heads.W_K, heads.W_V, W_O, heads.b_Q, heads.b_K, heads.b_V, heads.b_O, heads.gain, heads.bias, True)
+    zeroed = th.Heads(heads.config, W_Q, heads.W_K, heads.W_V, W_O, heads.b_Q, heads.b_K, heads.b_V, heads.b_O,
+                      heads.gain, heads.bias, True)
     into_zeros = th.predict_edges(zeroed, "Q", 10_000, "L3.H1")
     assert {(edge.score, edge.distance) for edge in into_zeros} == {(0.0, 0.0)}
     for mode in "QKV":

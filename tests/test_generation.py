@@ -68,7 +68,8 @@ def test_a_stop_token_in_the_prompt_itself_does_not_end_it(model):
 
 
 @pytest.mark.parametrize("settings", [
-    dict(temperature=1e-40), dict(temperature=np.float32(0.5)), dict(temperature=torch.tensor(0.5)), dict(temperature=1e30),
+    dict(temperature=1e-40), dict(temperature=np.float32(0.5)), dict(temperature=torch.tensor(0.5)),
+    dict(temperature=1e30),
     dict(top_k=np.int64(3)), dict(seed=np.int64(3)), dict(n_new=np.int64(2)), dict(n_new=torch.tensor(2)),
     dict(seed=torch.Generator().manual_seed(3)), dict(stop=torch.tensor([3])), dict(stop=np.int64(3))])
 def test_numbers_of_every_make_are_taken(model, settings):
@@ -81,8 +82,10 @@ def test_a_tiny_temperature_is_greedy(model):
 
 @pytest.mark.parametrize("settings, words", [
     (dict(seed=None), "seed=None"), (dict(seed=1.5), "seed=1.5"), (dict(temperature="hot"), "temperature"),
-    (dict(temperature=None), "temperature"), (dict(temperature=float("inf")), "temperature"), (dict(n_new=True), "n_new=True"),
-    (dict(stop=257), "0 to 256"), (dict(stop=[1.5]), "token id"), (dict(stop="a"), "token id"), (dict(top_k=2.0), "top_k"),
+    (dict(temperature=None), "temperature"), (dict(temperature=float("inf")), "temperature"),
+    (dict(n_new=True), "n_new=True"),
+    (dict(stop=257), "0 to 256"), (dict(stop=[1.5]), "token id"), (dict(stop="a"), "token id"),
+    (dict(top_k=2.0), "top_k"),
     (dict(ids=th.Batch(torch.ones(2, 3, dtype=torch.int64), torch.tensor([1, 3]))), "0 to 2"),
     (dict(ids=th.Batch(torch.ones(2, 3, dtype=torch.int64), torch.tensor([1]))), r"\[2\] numbers")])
 def test_others_are_refused_in_words(model, settings, words):

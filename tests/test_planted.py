@@ -82,7 +82,8 @@ def test_composition_and_inhibition_scores_agree_on_the_planted_channel(built, p
     ov = th.ov_svd(heads)
     places = [th.Head(1, 0), th.Head(1, 1), th.Head(1, 2), th.Head(1, 3)]
     measured = torch.cat([scores_of_head(built.model, prompts, place, built.mover) for place in places])
-    predicted = torch.cat([th.component_scores(heads, "Q")[place.layer, place.head, :, built.mover.layer, built.mover.head]
+    predicted = torch.cat([th.component_scores(heads, "Q")[place.layer, place.head, :, built.mover.layer,
+                                                           built.mover.head]
                            for place in places])
     top = set(predicted.topk(3).indices.tolist())
     assert top == set(measured.topk(3).indices.tolist()) == {16, 17, 18}  # L1.H1.C0 to C2 of 64
@@ -156,7 +157,9 @@ def test_visiting_a_code_gives_its_item_and_agrees_with_running_the_whole_prompt
 def test_an_edit_of_the_weights_does_what_the_edit_in_the_stream_does(prompts):
     M = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
     in_stream = planted()
-    stream = th.Stream(edits=[th.Edit("L1.H1", lambda write: write + (write @ in_stream.channel.T) @ (M - torch.eye(3)) @ in_stream.channel)])
+    channel = in_stream.channel
+    stream = th.Stream(edits=[
+        th.Edit("L1.H1", lambda write: write + (write @ channel.T) @ (M - torch.eye(3)) @ channel)])
     expected = in_stream.model(prompts.tokens, stream)
     in_weights = planted()
     report = th.edit_output(in_weights.model, in_weights.inhibition, in_weights.channel, M)

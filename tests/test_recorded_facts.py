@@ -1,4 +1,4 @@
-"""What a stream records is a fact: held to a plain implementation, over random small models, every name and every `of`."""
+"""What a stream records is a fact: held to a plain implementation, over random small models, each name and `of`."""
 
 import copy
 import itertools
@@ -25,7 +25,7 @@ def make(shape, seed):
 
 def plain(model, tokens, edits=(), past=0):
     """GPT-2, one head at a time, every value a node of its own: logits from position `past` on, and all values by (of,
-    name). `edits`: (name, change, of). With a cache only the tokens behind `past` are edited and seen, all in one pass."""
+    name). `edits`: (name, change, of). With a cache only the tokens behind `past` are edited and seen, in one pass."""
     seen, (H, K, T) = {}, (model.config.n_head, model.config.d_head, tokens.shape[1])
 
     def value(of, name, x):
@@ -92,7 +92,7 @@ def test_records_parameters_and_gradients_are_those_of_a_plain_implementation(sh
             x *= 0.5
             return x
 
-        for change, same in [(lambda x: 0.5 * x + 0.01, None), (halve_in_place, lambda x: 0.5 * x), (keep, lambda x: x)]:
+        for change, same in [(lambda x: x / 2 + 0.01, None), (halve_in_place, lambda x: x / 2), (keep, lambda x: x)]:
             edits = [th.Edit(name, change, of)] if of else []
             expected_edits = [(name, same or change, of)] if of else []
             if change is keep and not trains:  # a frozen model whose edit makes the value require gradients
@@ -106,7 +106,8 @@ def test_records_parameters_and_gradients_are_those_of_a_plain_implementation(sh
             close(logits, expected)
             close(sum(stream.writes.values()), stream.value)
             nodes = {(kind, key): value for kind, key in all_names(model.config)
-                     if (value := seen.get(("writes", f"edit before {key}") if kind == "stream" else (kind, key))) is not None}
+                     if (value := seen.get(
+                         ("writes", f"edit before {key}") if kind == "stream" else (kind, key))) is not None}
             for (kind, key), value in nodes.items():
                 close(recorded(stream, kind, key), value[..., past:, :])
             if expected.requires_grad:
@@ -180,7 +181,7 @@ def by_an_optimiser(weight):
 
 
 @pytest.mark.parametrize("change", [lambda weight: weight.data.zero_(), lambda weight: weight.numpy().fill(0),
-                                    in_inference_mode, by_an_optimiser], ids=["data", "numpy", "inference", "optimiser"])
+                                    in_inference_mode, by_an_optimiser], ids=["data", "numpy", "inference", "sgd"])
 def test_nothing_done_to_the_weights_afterwards_changes_what_was_recorded(run, change):
     model, tokens, stream = run
     before = snapshot(stream)
@@ -194,7 +195,7 @@ def test_a_record_is_tied_neither_to_the_stream_it_was_patched_from_nor_to_what_
     seen, source = [], torch.ones(1, 16, 24)
     patched = th.Stream(record=True, edits=[
         th.Edit("embed", lambda _: clean.writes["embed"]), th.Edit("L0.H1", lambda x: seen.append(x) or x),
-        th.Edit("L1.mlp", lambda _: model.wpe.weight.expand(1, -1, -1)), th.Edit("L1.attn", lambda _: source, "stream")])
+        th.Edit("L1.mlp", lambda _: model.wpe.weight[None]), th.Edit("L1.attn", lambda _: source, "stream")])
     model(tokens, patched)
     before = [snapshot(clean), snapshot(patched)]
     for value in (seen[0], source, clean.writes["embed"], patched.writes["L1.mlp"], patched.value):

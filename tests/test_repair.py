@@ -64,7 +64,8 @@ def test_the_same_prompts_give_the_same_repair(damaged):
 
 def test_what_is_to_be_kept_holds_the_fit_back(damaged):
     prompts = laundry_prompts(60, seed=7)
-    free, held = (th.fit_repair(damaged.model, circuit_of(damaged), damaged.channel, [prompts], [prompts.tokens, prompts],
+    free, held = (th.fit_repair(damaged.model, circuit_of(damaged), damaged.channel, [prompts],
+                                [prompts.tokens, prompts],
                                     hold=hold, steps=20) for hold in (0.0, 1000.0))
     size = lambda found: (found.matrices[damaged.inhibition] - torch.eye(3)).norm()
     assert size(held) < 0.5 * size(free)

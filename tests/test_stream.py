@@ -8,7 +8,8 @@ import torch.nn.functional as F
 import tinyheads as th
 from helpers import random_model, random_tokens
 
-SIZES = [dict(n_vocab=50, n_ctx=16, n_embd=24, n_layer=2, n_head=3), dict(n_vocab=30, n_ctx=9, n_embd=16, n_layer=3, n_head=1),
+SIZES = [dict(n_vocab=50, n_ctx=16, n_embd=24, n_layer=2, n_head=3),
+         dict(n_vocab=30, n_ctx=9, n_embd=16, n_layer=3, n_head=1),
          dict(n_vocab=20, n_ctx=5, n_embd=8, n_layer=1, n_head=8)]
 
 
@@ -122,7 +123,8 @@ def test_every_write_can_be_moved_and_the_record_shows_the_new_value(name):
     plain, edited = th.Stream(record=True), th.Stream(record=True, edits=[(name, lambda x: x + 1.5)])
     model(tokens, plain)
     model(tokens, edited)
-    torch.testing.assert_close(edited.writes[name], plain.writes[name] + 1.5 if name != "L1.H2" else edited.writes[name])
+    torch.testing.assert_close(edited.writes[name],
+                               plain.writes[name] + 1.5 if name != "L1.H2" else edited.writes[name])
     torch.testing.assert_close(sum(edited.writes.values()), edited.value, rtol=1e-5, atol=1e-5)
     # A constant on every axis is what LayerNorm takes out: moving any write by it changes no read.
     torch.testing.assert_close(edited.reads["unembed"], plain.reads["unembed"], rtol=1e-4, atol=1e-4)
@@ -140,7 +142,8 @@ def test_replacing_embed_by_another_prompts_runs_that_prompt():
 def test_an_edited_read_reaches_its_sublayer_alone():
     model = random_model(SIZES[0])
     tokens = random_tokens(model.config)
-    plain, edited = th.Stream(record=True), th.Stream(record=True, edits=[th.Edit("L1.mlp", torch.zeros_like, of="reads")])
+    plain, edited = th.Stream(record=True), th.Stream(record=True,
+                                                      edits=[th.Edit("L1.mlp", torch.zeros_like, of="reads")])
     model(tokens, plain)
     model(tokens, edited)
     assert edited.reads["L1.mlp"].abs().max() == 0

@@ -59,7 +59,7 @@ class GPT2Config:
 
     @classmethod
     def from_json(cls, path: str | Path) -> "GPT2Config":
-        """Read OpenAI's hparams.json or Hugging Face's config.json; raises ConfigError, which says what is off.
+        """Read OpenAI's hparams.json or Hugging Face's config.json. Raises ConfigError, which says what is off.
 
         A size that stands there under two names must be the same under both.
         """

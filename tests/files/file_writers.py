@@ -94,7 +94,8 @@ def table(contents: list[bytes], index_keys: list[bytes], restart_interval: int 
     return written + (meta + index).ljust(40, b"\0") + (0xDB4775248B80FB57).to_bytes(8, "little")
 
 
-def data_blocks(pairs: list[tuple[bytes, bytes]], block_bytes: int, restart_interval: int) -> tuple[list[bytes], list[bytes]]:
+def data_blocks(pairs: list[tuple[bytes, bytes]], block_bytes: int,
+                restart_interval: int) -> tuple[list[bytes], list[bytes]]:
     """The pairs cut into blocks of about block_bytes each: contents, and the last key of each for the index."""
     groups = [[]]
     for pair in sorted(pairs):
@@ -119,8 +120,9 @@ def entries_and_shards(tensors: dict[str, np.ndarray], n_shards: int = 1, first:
     return entries, shards
 
 
-def write_bundle(folder: Path, tensors: dict[str, np.ndarray], hparams: dict, n_shards: int = 1, block_bytes: int = 1 << 18,
-                 restart_interval: int = 16, index_restart_interval: int = 1, **layout) -> Path:
+def write_bundle(folder: Path, tensors: dict[str, np.ndarray], hparams: dict, n_shards: int = 1,
+                 block_bytes: int = 1 << 18, restart_interval: int = 16,
+                 index_restart_interval: int = 1, **layout) -> Path:
     """A folder as OpenAI lays it out; gives the index's path."""
     folder.mkdir(exist_ok=True)
     entries, shards = entries_and_shards(tensors, n_shards, **layout)

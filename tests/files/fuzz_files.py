@@ -2,10 +2,10 @@
 
     pip install safetensors==0.8.0
     PYTHONPATH=.:tests:tests/files nice -n 19 python tests/files/fuzz_files.py --files 200000 --seed 0
-    PYTHONPATH=.:tests:tests/files python tests/files/fuzz_files.py --golden      # writes tests/golden/verdicts.npz, for test_fuzz.py
+    PYTHONPATH=.:tests:tests/files python tests/files/fuzz_files.py --golden   # writes tests/golden/verdicts.npz
 
 Half of the files are safetensors (a quarter of those with a GPT-2's tensors), half TensorFlow bundles of a GPT-2. For
-each: no exception but CheckpointError; the verdict that mutate_safetensors.agree or mutate_bundles.entries_fit asks for;
+each: no exception but CheckpointError; the verdict that mutate_safetensors.agree or mutate_bundles.entries_fit wants;
 less than a second of processor time; memory (as tracemalloc counts it) of the file's size and a constant at most.
 Prints every file that breaks a rule, by the seed that makes it again, and the figures; status 1 if there was one.
 

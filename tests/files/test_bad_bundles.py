@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import tinyheads as th
-from file_writers import (block, bundle_header, data_blocks, entries_and_shards, entry, field, openai_arrays, table, varint,
+from file_writers import (block, bundle_header, data_blocks, entries_and_shards, entry, field, openai_arrays, table,
+                          varint,
                           write_bundle)
 
 HPARAMS = {"n_vocab": 33, "n_ctx": 12, "n_embd": 8, "n_layer": 1, "n_head": 1}  # of "one"
@@ -155,7 +156,8 @@ def test_an_entry_that_cannot_be_is_named(name, change, words, one_tf, pairs):
     (b"\xff" * 11, "more than 10 bytes"), (b"\x08", "ends in the middle of a number"), (b"\x80", "ends in the middle"),
     (b"\x0b", "a field of unknown kind 3"), (b"\x0f", "unknown kind 7"), (b"\x12\x7f", "reaches outside its message"),
     (b"\x0d\0\0", "reaches outside its message"), (field(1, b"float"), "field 1 of an entry should be a number"),
-    (field(1, 1) + field(2, 8), "its shape should be a message"), (field(1, 1) + field(2, field(2, 8)), "a dimension should be"),
+    (field(1, 1) + field(2, 8), "its shape should be a message"),
+    (field(1, 1) + field(2, field(2, 8)), "a dimension should be"),
     (field(1, 1) + field(2, b"\xff"), "ends in the middle"), (field(1, 1) + field(7, b""), "stored in slices"),
     (field(1, 1) + field(2, DIM_8) + field(5, 32) + field(6, b"crc"), "field 6 of an entry should be a number"),
 ], ids=lambda value: repr(value)[:30])
@@ -211,9 +213,12 @@ def test_compressed_blocks_are_refused_as_such(one_tf, pairs):
 
 
 @pytest.mark.parametrize("content, words", [
-    (b"", "too short for its"), (b"\0\0\0", "too short for its"), (b"\xff\xff\xff\xff", "too short for its 4294967295 restart"),
-    (b"\1\1\1ab" + bytes(4) + b"\1\0\0\0", "reaches outside it"), (b"\0\x7f\1ab" + bytes(4) + b"\1\0\0\0", "reaches outside it"),
-    (b"\0\1\x7fab" + bytes(4) + b"\1\0\0\0", "reaches outside it"), (b"\x80" * 12 + bytes(4) + b"\1\0\0\0", "more than 10 bytes"),
+    (b"", "too short for its"), (b"\0\0\0", "too short for its"),
+    (b"\xff\xff\xff\xff", "too short for its 4294967295 restart"),
+    (b"\1\1\1ab" + bytes(4) + b"\1\0\0\0", "reaches outside it"),
+    (b"\0\x7f\1ab" + bytes(4) + b"\1\0\0\0", "reaches outside it"),
+    (b"\0\1\x7fab" + bytes(4) + b"\1\0\0\0", "reaches outside it"),
+    (b"\x80" * 12 + bytes(4) + b"\1\0\0\0", "more than 10 bytes"),
     (b"\0\1" + b"\x80" * 2 + b"\xff\xff\xff\xff" + b"\0\0\0\0", ""),
 ], ids=lambda value: repr(value)[:40])
 def test_blocks_that_hold_no_pairs(content, words, one_tf, pairs):

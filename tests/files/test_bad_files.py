@@ -31,7 +31,8 @@ def write(one, header=None, data=None):
     """Put a changed header or changed data into the folder; gives the file."""
     folder, intact_header, intact_data = one
     path = folder / "model.safetensors"
-    path.write_bytes(safetensors_bytes(intact_header if header is None else header, intact_data if data is None else data))
+    path.write_bytes(safetensors_bytes(intact_header if header is None else header,
+                                       intact_data if data is None else data))
     return path
 
 
@@ -135,7 +136,8 @@ def test_a_header_longer_than_the_file_or_than_the_format_allows(one):
     for length in [len(intact) - 7, 2**31, 2**63, 2**64 - 1]:
         path.write_bytes(length.to_bytes(8, "little") + intact[8:])
         refused(path, f"its header has {length} bytes", f"the file has {len(intact)}")
-    with open(path, "r+b") as file:  # a byte beyond the format's limit, in a file that is long enough (and takes no room)
+    # a byte beyond the format's limit, in a file that is long enough (and takes no room)
+    with open(path, "r+b") as file:
         file.write((100_000_001).to_bytes(8, "little"))
         file.truncate(110_000_000)
     refused(path, "its header has 100000001 bytes", "the file has 110000000")
@@ -171,16 +173,22 @@ def test_a_name_that_is_there_twice(one):
 
 
 @pytest.mark.parametrize("change, words", [
-    (dict(dtype="F33"), "unknown dtype 'F33'"), (dict(dtype=7), "unknown dtype '7'"), (dict(dtype=["F32"]), "unknown dtype"),
-    (dict(shape=[9]), "needs 36 bytes, and 32 are stored"), (dict(shape=[]), "needs 4 bytes"), (dict(shape=8), "not a list"),
-    (dict(shape=[-8]), "impossible shape"), (dict(shape=[8.0]), "impossible shape"), (dict(shape=[True] * 8), "impossible shape"),
+    (dict(dtype="F33"), "unknown dtype 'F33'"), (dict(dtype=7), "unknown dtype '7'"),
+    (dict(dtype=["F32"]), "unknown dtype"),
+    (dict(shape=[9]), "needs 36 bytes, and 32 are stored"), (dict(shape=[]), "needs 4 bytes"),
+    (dict(shape=8), "not a list"),
+    (dict(shape=[-8]), "impossible shape"), (dict(shape=[8.0]), "impossible shape"),
+    (dict(shape=[True] * 8), "impossible shape"),
     (dict(shape=[2**64]), "impossible shape"), (dict(shape=[2**62] * 32), "impossible shape"),
-    (dict(shape=[2**63, 2, 0]), "impossible shape"), (dict(shape=[1] * 70 + [8]), "the config asks for [8]"), (dict(shape=[8, 1]), "shape [8, 1]; the config asks for [8]"),
+    (dict(shape=[2**63, 2, 0]), "impossible shape"), (dict(shape=[1] * 70 + [8]), "the config asks for [8]"),
+    (dict(shape=[8, 1]), "shape [8, 1]; the config asks for [8]"),
     (dict(dtype="F16"), "needs 16 bytes"), (dict(dtype="F4", shape=[3, 7]), "needs 11 bytes"),
     (dict(data_offsets=[0]), "impossible data_offsets"), (dict(data_offsets=[-32, 0]), "impossible data_offsets"),
-    (dict(data_offsets=[32, 0]), "impossible data_offsets"), (dict(data_offsets=[0.0, 32.0]), "impossible data_offsets"),
+    (dict(data_offsets=[32, 0]), "impossible data_offsets"),
+    (dict(data_offsets=[0.0, 32.0]), "impossible data_offsets"),
     (dict(data_offsets=[2**70, 2**70 + 32]), "impossible data_offsets"),
-    (dict(data_offsets=[10**9, 10**9 + 32]), "a hole or an overlap"), (dict(data_offsets=[0, 32]), "a hole or an overlap"),
+    (dict(data_offsets=[10**9, 10**9 + 32]), "a hole or an overlap"),
+    (dict(data_offsets=[0, 32]), "a hole or an overlap"),
 ], ids=str)
 def test_a_tensor_that_cannot_be_is_named(change, words, one):
     name = "transformer.ln_f.bias"
@@ -210,12 +218,14 @@ def test_missing_tensors_are_named_with_what_is_there(one):
     start = header.pop(last)["data_offsets"][0]
     write(one, header, data[:start])
     refused(folder, f"'{last.removeprefix('transformer.')}'", "h.0.attn.c_attn.bias", f"{len(names) - 1} in all")
-    with pytest.raises(th.CheckpointError, match="'h.0.attn.c_atn.weight' is missing; it has .* h.0.attn.c_attn.weight"):
+    with pytest.raises(th.CheckpointError,
+                       match="'h.0.attn.c_atn.weight' is missing; it has .* h.0.attn.c_attn.weight"):
         th.open_checkpoint(folder)["h.0.attn.c_atn.weight"]
 
 
 def test_the_real_attention_weights_are_no_whole_model_and_the_error_says_so(gpt2_folder):
-    refused(gpt2_folder / "model-attention.safetensors", "25 tensors of a whole model are missing, 'wte.weight' the first",
+    refused(gpt2_folder / "model-attention.safetensors",
+            "25 tensors of a whole model are missing, 'wte.weight' the first",
             "123 in all", "load_heads is enough")
 
 

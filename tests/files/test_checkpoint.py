@@ -147,7 +147,8 @@ def test_bundles_of_other_float_dtypes_are_read(dtype, golden, tmp_path):
 
 
 def test_bundles_of_bfloat16_are_read(golden, tmp_path):
-    rounded = {name: torch.from_numpy(array.copy()).bfloat16() for name, array in golden_arrays(golden / "wide").items()}
+    rounded = {name: torch.from_numpy(array.copy()).bfloat16() 
+               for name, array in golden_arrays(golden / "wide").items()}
     bits = {openai_name(name): value.view(torch.int16).numpy().view(np.uint16) for name, value in rounded.items()}
     write_bundle(tmp_path / "tf", bits, HPARAMS)
     assert_bit_equal(th.open_checkpoint(tmp_path / "tf", verify=True),
@@ -179,7 +180,8 @@ def test_verify_names_each_tensor_whose_bytes_were_flipped(route, golden, tmp_pa
             damaged = bytearray(intact)
             damaged[at + (i * 997) % array.nbytes] ^= 1 << i % 8
             shard.write_bytes(damaged)
-            with pytest.raises(th.CheckpointError, match=f"{shard.name}: tensor '{name}' is damaged".replace(".", r"\.")):
+            with pytest.raises(th.CheckpointError,
+                               match=f"{shard.name}: tensor '{name}' is damaged".replace(".", r"\.")):
                 th.load(folder, verify=True)
             touched.add(name)
         shard.write_bytes(intact)
@@ -215,7 +217,7 @@ def test_load_heads_needs_no_byte_of_a_shard_that_holds_only_mlps_and_embeddings
     for name in ["W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O"]:
         assert torch.equal(getattr(heads, name), getattr(whole, name))
     model = th.load(tmp_path / "tf")
-    assert not model.wte.weight.any() and not model.h[1].mlp.c_fc.weight.any()  # the zeros do reach who needs that shard
+    assert not model.wte.weight.any() and not model.h[1].mlp.c_fc.weight.any()  # zeros reach who needs that shard
 
 
 HEADS_OF_A_LARGE_FILE = """
@@ -246,7 +248,8 @@ def test_load_heads_of_a_gigabyte_file_leaves_its_embeddings_on_the_disk(tmp_pat
     with open(path, "r+b") as file:
         file.truncate(path.stat().st_size + at)  # zeros that take no room on the disk
     assert at > 1_000_000_000
-    run = subprocess.run([sys.executable, "-c", HEADS_OF_A_LARGE_FILE, path], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", HEADS_OF_A_LARGE_FILE, path], capture_output=True, text=True,
+                         check=True)
     for_heads, for_embeddings = map(int, run.stdout.split())
     assert for_heads < 50_000_000 < 150_000_000 < for_embeddings
 

@@ -25,7 +25,8 @@ def some_bytes(n: int, seed: int = 0) -> bytes:
 
 
 @pytest.mark.parametrize("data, crc", [  # RFC 3720, appendix B.4, and the usual check value
-    (bytes(32), 0x8A9136AA), (b"\xFF" * 32, 0x62A8AB43), (bytes(range(32)), 0x46DD794E), (bytes(range(31, -1, -1)), 0x113FDB5C),
+    (bytes(32), 0x8A9136AA), (b"\xFF" * 32, 0x62A8AB43), (bytes(range(32)), 0x46DD794E),
+    (bytes(range(31, -1, -1)), 0x113FDB5C),
     (b"123456789", 0xE3069283), (b"", 0)])
 def test_published_values(data, crc):
     assert crc32c(data) == crc
@@ -38,7 +39,8 @@ def test_masked_form_of_a_published_value():
     assert masked(0xE3069283) == (rotated + 0xA282EAD8) % 2**32
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 127, 128, 129, 2047, 2048, 2049, 4095, 4096, 4097, 4160, 8191, 8192, 8193, 12345,
+@pytest.mark.parametrize("n", [1, 2, 3, 127, 128, 129, 2047, 2048, 2049, 4095, 4096, 4097, 4160, 8191, 8192, 8193,
+                               12345,
                                16383, 16384, 16385, 40000])
 def test_definition_at_sizes_around_the_lanes_boundaries(n):
     data = some_bytes(n, seed=n)

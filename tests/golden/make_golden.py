@@ -128,7 +128,8 @@ def main() -> None:
             expected[f"{shape}.logits"] = output.logits.numpy()
             expected[f"{shape}.hidden_1"] = output.hidden_states[1].numpy()
             greedy = model.generate(tokens[:1, :4], attention_mask=torch.ones(1, 4),
-                                    max_new_tokens=sizes["n_positions"] - 4, do_sample=False, pad_token_id=0, eos_token_id=None)
+                                    max_new_tokens=sizes["n_positions"] - 4, do_sample=False, pad_token_id=0,
+                                    eos_token_id=None)
             expected[f"{shape}.greedy"] = greedy.numpy()
         folder = HERE / shape
         folder.mkdir(exist_ok=True)
