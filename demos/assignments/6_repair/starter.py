@@ -141,7 +141,7 @@ def judgement():
 # --- your own numbers ------------------------------------------------------------------------------------------------
 
 TRAIN_LENGTH = 8                                             # of 3, 5, 8, 10: the lists that M is fitted on
-HOLDS = (0.1, 1.0, 10.0)                                     # try others
+HOLDS = (0.0, 0.01, 0.1)                                     # try others
 
 
 def main():
