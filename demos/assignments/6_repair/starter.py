@@ -174,7 +174,7 @@ def main():
         print("what it broke (6.5):")
         for name, (before, after) in measured.items():
             print(f"    {name:15} {before:7.3f} -> {after:7.3f}")
-        print("MEASURED =", {name: tuple(round(value, 4) for value in pair) for name, pair in measured.items()})
+        print("MEASURED =", {name: tuple(round(value, 6) for value in pair) for name, pair in measured.items()})
 
 
 if __name__ == "__main__":
