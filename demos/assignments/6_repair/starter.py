@@ -141,7 +141,7 @@ def judgement():
 # --- your own numbers ------------------------------------------------------------------------------------------------
 
 TRAIN_LENGTH = 8                                             # of 3, 5, 8, 10: the lists that M is fitted on
-HOLDS = (0.1, 1.0, 10.0)                                     # try others
+HOLDS = (0.0, 0.01, 0.1)                                     # try others
 
 
 def main():
@@ -174,7 +174,7 @@ def main():
         print("what it broke (6.5):")
         for name, (before, after) in measured.items():
             print(f"    {name:15} {before:7.3f} -> {after:7.3f}")
-        print("MEASURED =", {name: tuple(round(value, 4) for value in pair) for name, pair in measured.items()})
+        print("MEASURED =", {name: tuple(round(value, 6) for value in pair) for name, pair in measured.items()})
 
 
 if __name__ == "__main__":
