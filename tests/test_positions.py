@@ -12,7 +12,8 @@ SIZES = dict(n_vocab=30, n_ctx=12, n_embd=16, n_layer=2, n_head=2)
 BASIS = th.random_subspace(16, 3, seed=5)
 X = torch.randn(4, 5, 16, generator=torch.Generator().manual_seed(0))
 circuit = lambda where: th.Circuit([th.Head(0, 1)], [th.Head(1, 0)], where)
-SCALED = th.scale_coordinates(BASIS, 3.0, [3])(X)
+VALUES = torch.tensor([3.0, -1.0, 2.0])
+MOVED = th.add_coordinates(BASIS, VALUES, [3])(X)
 
 
 @pytest.mark.parametrize("position", [
@@ -20,7 +21,7 @@ SCALED = th.scale_coordinates(BASIS, 3.0, [3])(X)
     [torch.tensor(3)], [3, 3], torch.tensor([3, 3, 3, 3]),
     torch.tensor([3, 3, 3, 3], dtype=torch.int32), np.full(4, 3)])
 def test_one_position_named_in_every_way(position):
-    assert torch.equal(th.scale_coordinates(BASIS, 3.0, position)(X), SCALED)
+    assert torch.equal(th.add_coordinates(BASIS, VALUES, position)(X), MOVED)
     assert torch.equal(th.restrict(BASIS, "L0.H0", position).change(X),
                        th.restrict(BASIS, "L0.H0", 3).change(X))
 
@@ -35,7 +36,7 @@ def test_one_position_named_in_every_way(position):
     (torch.tensor([0, 1, 2]), "one for each of the 4 prompts, not 3"), (torch.tensor([3]), "the 4 prompts, not 1")])
 def test_what_is_no_position_is_refused_in_words(position, words):
     with pytest.raises(th.SubspaceError, match=words):
-        th.scale_coordinates(BASIS, 3.0, position)(X)
+        th.add_coordinates(BASIS, VALUES, position)(X)
     with pytest.raises(th.InputError, match=words):
         positions.places(position, 4, 5)
 

@@ -24,8 +24,8 @@ from tinyheads.ablation import (carried, channel, components_to_test, compositio
                                 preference, remove, remove_components, restrict)
 from tinyheads.subspace import (components_read_most, stream_at_end, subspace_from_activations, subspace_from_weights,
                                 subspace_of_components, writes_at_end)
-from tinyheads.steering import (Crowding, add_coordinates, crowding, grid, mean_codes, scale_coordinates,
-                                set_coordinates, shares, steered_answers, steering_rate, traverse, traversed_codes)
+from tinyheads.steering import (Crowding, add_coordinates, crowding, grid, mean_codes, set_coordinates, shares,
+                                steered_answers, steering_rate, traverse, traversed_codes)
 from tinyheads.repair import Repair, WeightEdit, edit_output, fit_repair
 from tinyheads.files.checkpoint import Checkpoint, open_checkpoint
 from tinyheads.files.tokenizer import Tokenizer

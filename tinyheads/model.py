@@ -145,7 +145,7 @@ class GPT2(nn.Module):
         return logits
 
     def final(self, tokens: Tensor, stream: Stream | None = None, cache: "Cache | None" = None) -> Tensor:
-        """All of a run but the unembedding: what that reads, [B, T, D]. Takes what `forward` does. Raises as it does."""
+        """All of a run but the unembedding: what that reads, [B, T, D]. Arguments as of `forward`, and raises as it does."""
         tokens = self.checked(tokens, cache)
         stream = Stream() if stream is None else stream
         if not isinstance(stream, Stream):

@@ -54,16 +54,6 @@ def add_coordinates(basis: Tensor, values: Tensor, positions: Positions) -> Chan
     return at_positions(basis, positions, lambda c: c + fitting(values, c))
 
 
-def scale_coordinates(basis: Tensor, factor: float, positions: Positions) -> Change:
-    """Multiply the coordinates at some positions by a factor: 0 removes the subspace, 1 would do nothing.
-
-    basis: orthonormal [k, D]. Raises SubspaceError.
-    """
-    if factor == 1 or not math.isfinite(factor):
-        raise SubspaceError(f"a factor is a finite number, and 1 changes nothing; this is {factor}")
-    return at_positions(basis, positions, lambda c: factor * c)
-
-
 def fitting(values: Tensor, c: Tensor) -> Tensor:
     """Coordinates [k] or [B, k] as [1, k] or [B, 1, k], like the coordinates c [B, P, k]. Raises SubspaceError.
 

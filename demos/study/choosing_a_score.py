@@ -114,7 +114,7 @@ def main() -> None:
     """Print the areas and draw them."""
     parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--weights", default=Path(FOLDER) / "model-attention.safetensors" if FOLDER else "124M")
-    parser.add_argument("--out", type=folder_to_write, default="out", help="folder for the figure (default: %(default)s)")
+    parser.add_argument("--out", type=folder_to_write, default="out", help="folder of the figure (default: out)")
     arguments = parser.parse_args()
     heads = th.load_heads(arguments.weights)
     L, H = heads.W_Q.shape[:2]
