@@ -145,7 +145,10 @@ class GPT2(nn.Module):
         return logits
 
     def final(self, tokens: Tensor, stream: Stream | None = None, cache: "Cache | None" = None) -> Tensor:
-        """All of a run but the unembedding: what that reads, [B, T, D]. Arguments as of `forward`, and raises as it does."""
+        """All of a run but the unembedding: what that reads, [B, T, D].
+
+        Arguments are as of `forward`. Raises InputError, StreamError.
+        """
         tokens = self.checked(tokens, cache)
         stream = Stream() if stream is None else stream
         if not isinstance(stream, Stream):
