@@ -132,9 +132,9 @@ def carried(model: GPT2, prompts: Prompts, circuit: Circuit, basis: Tensor, keep
             earlier: Cache | None = None) -> tuple[float, float]:
     """The accuracy and the movers' preference with the inhibition heads' writes at END restricted to a subspace.
 
-    basis [k, D] and keep: as for `restrict`; with keep=False, without that subspace. accuracy: among the candidates, from 0
-    to 1. earlier: `before_end(model, prompts)`, where many subspaces are tried on the same prompts. Raises HeadError,
-    InputError.
+    basis [k, D] and keep: as for `restrict`; with keep=False, without that subspace. accuracy: among the candidates,
+    from 0 to 1. earlier: `before_end(model, prompts)`, where many subspaces are tried on the same prompts. Raises
+    HeadError, InputError.
     """
     circuit.check(model)
     edits = [restrict(basis, str(head), 0, keep) for head in circuit.inhibition]
