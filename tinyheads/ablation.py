@@ -22,7 +22,7 @@ from tinyheads.circuit import Circuit, preference_in
 from tinyheads.composition import component_scores
 from tinyheads.errors import HeadError, InputError
 from tinyheads.files.progress import Progress
-from tinyheads.heads import SVD, Component, Head, Heads, check_place, ov_svd, wide
+from tinyheads.heads import SVD, Component, Head, Heads, check_place, ov_svd, at_least_float32
 from tinyheads.last_token import before_end, run_end, seen_at_end
 from tinyheads.model import GPT2, Cache
 from tinyheads.positions import changed_at
@@ -74,7 +74,7 @@ def restrict(basis: Tensor, writer: str, end: int | Tensor, keep: bool = True) -
         return changed_at(write, end, restricted)
 
     def restricted(here: Tensor) -> Tensor:
-        mean = wide(here).mean(dim=0)                                  # [B, P, D] -> [P, D]
+        mean = at_least_float32(here).mean(dim=0)                                  # [B, P, D] -> [P, D]
         inside = project(here - mean, basis) if len(basis) else torch.zeros_like(here - mean)
         return mean + inside if keep else here - inside
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tinyheads.errors import SubspaceError
-from tinyheads.heads import wide
+from tinyheads.heads import at_least_float32
 
 
 def coordinates(x: Tensor, basis: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def check_basis(basis: Tensor, D: int) -> None:
         raise SubspaceError(f"the subspace is {list(basis.shape)}; it should be [k, {D}], as wide as the stream")
     if not basis.is_floating_point():
         raise SubspaceError(f"the rows of a subspace are of floating-point numbers, not of {basis.dtype}")
-    rows = wide(basis)
+    rows = at_least_float32(basis)
     error = (rows @ rows.T - torch.eye(len(rows), dtype=rows.dtype, device=rows.device)).abs().max()
     if not error < max(1e-3, torch.finfo(basis.dtype).eps):            # half precision rounds by more
         raise SubspaceError(f"the rows of a subspace must be orthonormal; these are off by {error:.2g}")
@@ -42,7 +42,7 @@ def check_basis(basis: Tensor, D: int) -> None:
 def following(basis: Tensor, x: Tensor) -> Tensor:
     """The basis [k, D] on the device of x [..., D], in the wider dtype of both, float32 at least. Checks it first."""
     check_basis(basis, x.shape[-1])
-    return wide(basis.to(x.device, torch.promote_types(basis.dtype, x.dtype)))
+    return at_least_float32(basis.to(x.device, torch.promote_types(basis.dtype, x.dtype)))
 
 
 def span(vectors: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def span(vectors: Tensor) -> Tensor:
         raise SubspaceError(f"vectors must be [n, D], not {list(vectors.shape)}")
     if not vectors.isfinite().all() or not vectors.any():
         raise SubspaceError("these vectors span nothing: all are zero, or some are not finite")
-    _, scale, directions = torch.linalg.svd(wide(vectors), full_matrices=False)
+    _, scale, directions = torch.linalg.svd(at_least_float32(vectors), full_matrices=False)
     return directions[scale > 1e-5 * scale[0]]
 
 
@@ -63,7 +63,7 @@ def principal_components(means: Tensor, k: int) -> Tensor:
     most = min(len(means) - 1, means.shape[1])
     if not 1 <= k <= most:
         raise SubspaceError(f"{len(means)} means differ along 1 to {most} directions, not {k}")
-    means = wide(means)
+    means = at_least_float32(means)
     _, scale, directions = torch.linalg.svd(means - means.mean(dim=0), full_matrices=False)
     rank = int((scale > 1e-6 * means.norm()).sum())
     if rank < k:

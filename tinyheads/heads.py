@@ -163,7 +163,8 @@ def heads_of_layer(config: GPT2Config, tensors: Mapping[str, Tensor | np.ndarray
         stored = tensors[f"h.{layer}.{name}"]
         if tuple(stored.shape) != shape:
             raise HeadError(f"h.{layer}.{name} should be {list(shape)}, not {list(stored.shape)}")
-        return wide(stored) if isinstance(stored, Tensor) else torch.tensor(stored)     # a file's array is copied
+        array = not isinstance(stored, Tensor)                            # a file's, which is copied
+        return torch.tensor(stored) if array else at_least_float32(stored)
 
     W = tensor("attn.c_attn.weight", D, 3 * D).view(1, D, 3, H, K).permute(2, 0, 3, 1, 4)  # [3, 1, H, D, K]
     b = tensor("attn.c_attn.bias", 3 * D).view(1, 3, H, K).transpose(0, 1)                 # [3, 1, H, K]
@@ -231,7 +232,7 @@ def one_thread() -> Iterator[None]:
             torch.set_num_threads(n)
 
 
-def wide(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     """x in float32 at least: torch has no SVD in half precision, and long sums go wrong there."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from tinyheads.basis import check_basis, coordinates, following
 from tinyheads.circuit import Circuit
 from tinyheads.errors import InputError, SubspaceError, TaskError
-from tinyheads.heads import Head, check_place, wide
+from tinyheads.heads import Head, check_place, at_least_float32
 from tinyheads.prompts import Prompts
 from tinyheads.model import GPT2
 from tinyheads.files.progress import Progress
@@ -76,7 +76,7 @@ def edit_output(model: GPT2, head: Head, basis: Tensor, M: Tensor) -> WeightEdit
     rows = slice(head.head * K, (head.head + 1) * K)
     W_O = model.h[head.layer].attn.c_proj.weight[rows]                  # [K, D]
     change = change_inside(W_O, basis, M)                               # [K, D]
-    size = (change.norm() / wide(W_O).norm().clamp_min(1e-12)).item()
+    size = (change.norm() / at_least_float32(W_O).norm().clamp_min(1e-12)).item()
     new = (W_O + change).to(W_O.dtype)                                  # [K, D]
     if size < 1e-6 or torch.equal(new, W_O):
         raise SubspaceError(f"{head} writes nothing in this subspace, or M is the identity: the edit would do nothing")
@@ -84,7 +84,7 @@ def edit_output(model: GPT2, head: Head, basis: Tensor, M: Tensor) -> WeightEdit
         raise SubspaceError(f"with this M, {head}'s W_O is no longer finite in {W_O.dtype}")
     W_O.copy_(new)
     rank = int((torch.linalg.svdvals(change) > 1e-6 * change.norm()).sum())
-    return WeightEdit(head, rank, size, tuple(torch.linalg.svdvals(wide(M)).tolist()))
+    return WeightEdit(head, rank, size, tuple(torch.linalg.svdvals(at_least_float32(M)).tolist()))
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def fit(model: GPT2, heads: list[Head], basis: Tensor, improve: list[Prompts], k
     improve, keep = ([own(batch) for batch in batches] for batches in (improve, keep))
     with torch.no_grad():
         before = [log_probabilities(model, batch, []) for batch in keep]
-    weights = wide(model.wte.weight)
+    weights = at_least_float32(model.wte.weight)
     matrices = {head: torch.eye(len(basis), dtype=weights.dtype, device=weights.device, requires_grad=True)
                 for head in heads}
     optimiser = torch.optim.Adam(matrices.values(), lr=rate)
@@ -141,7 +141,7 @@ def fit(model: GPT2, heads: list[Head], basis: Tensor, improve: list[Prompts], k
         for step in range(steps):
             edits = Repair(basis, matrices, ()).edits()
             prompts = improve[step % len(improve)]
-            logits = wide(at(model(prompts.tokens, Stream(edits=edits)), prompts.end))             # [B, V]
+            logits = at_least_float32(at(model(prompts.tokens, Stream(edits=edits)), prompts.end))             # [B, V]
             among = logits.gather(1, prompts.candidates.to(logits.device))                         # [B, N]
             loss = F.cross_entropy(among, prompts.index.to(logits.device))
             for batch, target in zip(keep, before):
@@ -170,7 +170,7 @@ def log_probabilities(model: GPT2, batch: Prompts | Tensor, edits: list[Edit]) -
     """The log-probabilities of the next token: at END of prompts [B, V], or everywhere in a text [B, T, V]."""
     stream = Stream(edits=edits)
     logits = model(batch, stream) if isinstance(batch, Tensor) else at(model(batch.tokens, stream), batch.end)
-    return wide(logits).log_softmax(dim=-1)
+    return at_least_float32(logits).log_softmax(dim=-1)
 
 
 def check_fit(model: GPT2, heads: list[Head], basis: Tensor, improve: list[Prompts], keep: list[Prompts | Tensor],
@@ -194,5 +194,5 @@ def check_fit(model: GPT2, heads: list[Head], basis: Tensor, improve: list[Promp
     for head in heads:
         K = model.config.d_head
         W_O = model.h[head.layer].attn.c_proj.weight[head.head * K:(head.head + 1) * K]              # [K, D]
-        if coordinates(W_O, basis).norm() < 1e-6 * wide(W_O).norm().clamp_min(1e-12):
+        if coordinates(W_O, basis).norm() < 1e-6 * at_least_float32(W_O).norm().clamp_min(1e-12):
             raise SubspaceError(f"{head} writes nothing in this subspace: no repair there would do anything")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinyheads.errors import InputError, TaskError
-from tinyheads.heads import wide
+from tinyheads.heads import at_least_float32
 from tinyheads.model import GPT2
 from tinyheads.positions import at, places
 from tinyheads.prompts import Prompts, check_choice, check_count
@@ -77,7 +77,7 @@ def by_index(values: Tensor, prompts: Prompts) -> Tensor:
 @torch.no_grad()
 def perplexity(model: GPT2, tokens: Tensor) -> float:
     """exp of the mean cross-entropy of each next token of texts [B, T], T from 2. Raises TaskError, InputError."""
-    logits = wide(model(tokens)[:, :-1])                                                            # [B, T - 1, V]
+    logits = at_least_float32(model(tokens)[:, :-1])                                                # [B, T - 1, V]
     if not logits.shape[1]:
         raise TaskError("a text of one token has no next one to be surprised by")
     return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten().to(logits.device)).exp().item()

@@ -25,7 +25,7 @@ from tinyheads.basis import coordinates, following
 from tinyheads.circuit import Circuit
 from tinyheads.errors import SubspaceError
 from tinyheads.files.progress import Progress
-from tinyheads.heads import wide
+from tinyheads.heads import at_least_float32
 from tinyheads.last_token import before_end, run_end, seen_at_end
 from tinyheads.model import GPT2, Cache
 from tinyheads.positions import WHOLE, Positions, at, changed_at
@@ -160,8 +160,8 @@ def traverse(model: GPT2, prompts: Prompts, circuit: Circuit, basis: Tensor, poi
             change = set_coordinates(basis, some.repeat(B, 1), 0)                          # each prompt, G times
             logits, stream = run_end(model, prompts, earlier, [Edit(circuit.where, change, of="stream")], copies=G)
             looks = torch.stack([stream.patterns[f"L{m.layer}"][:, m.head, 0] for m in circuit.movers]).mean(0)
-            for kept, values, places in [(attended, looks, prompts.positions),             # [B * G, T]
-                                         (answered, wide(logits).softmax(-1), prompts.candidates)]:        # [B * G, V]
+            says = at_least_float32(logits).softmax(-1)                                    # [B * G, V]
+            for kept, values, places in [(attended, looks, prompts.positions), (answered, says, prompts.candidates)]:
                 on_items = values.gather(1, places.to(values.device).repeat_interleave(G, dim=0))  # [B * G, N]
                 kept.append(on_items.view(B, G, -1).mean(0))                               # [G, N]
             bar.add(G)
@@ -173,7 +173,7 @@ def grid(low: Tensor, high: Tensor, steps: int) -> Tensor:
     if low.dim() != 1 or low.shape != high.shape or not len(low) or steps < 1:
         raise SubspaceError(f"a grid has two corners [k] and a step at least, not corners {list(low.shape)} and "
                             f"{list(high.shape)} and {steps} steps")
-    dtype = wide(low).dtype
+    dtype = at_least_float32(low).dtype
     axes = [torch.linspace(float(a), float(b), steps, dtype=dtype, device=low.device) for a, b in zip(low, high)]
     return torch.cartesian_prod(*axes).reshape(-1, len(axes))
 

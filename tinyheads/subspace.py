@@ -18,7 +18,7 @@ from tinyheads.basis import principal_components, span
 from tinyheads.circuit import Circuit
 from tinyheads.composition import component_scores
 from tinyheads.errors import SubspaceError
-from tinyheads.heads import SVD, Component, Heads, ov_svd, wide
+from tinyheads.heads import SVD, Component, Heads, ov_svd, at_least_float32
 from tinyheads.last_token import seen_at_end
 from tinyheads.model import GPT2
 from tinyheads.prompts import Prompts
@@ -97,7 +97,7 @@ def writes_at_end(model: GPT2, prompts: Prompts, circuit: Circuit) -> Tensor:
     """
     circuit.check(model)
     names = [str(head) for head in circuit.inhibition]
-    total = sum(map(wide, seen_at_end(model, prompts, names, "writes")))            # [B, D]
+    total = sum(map(at_least_float32, seen_at_end(model, prompts, names, "writes")))            # [B, D]
     return total - total.mean(dim=-1, keepdim=True)  # LayerNorm takes this out of whatever is read
 
 
