@@ -137,15 +137,6 @@ def test_removing_by_zero_mean_and_resampling_are_their_definitions():
     torch.testing.assert_close(th.remove(v, "L0.H0", "resample", seed=4).change(write), rest + c[partner] @ v)
 
 
-def test_rank_correlation_of_known_orders():
-    x = torch.tensor([1.0, 2, 3, 4, 5])
-    assert th.rank_correlation(x, x**3) == pytest.approx(1)
-    assert th.rank_correlation(x, -x) == pytest.approx(-1)
-    # With ties: ranks 1.5 1.5 3 4 against 1 2 3 4: Pearson's of these is 4.5 / sqrt(4.5 * 5).
-    assert th.rank_correlation(torch.tensor([7.0, 7, 8, 9]), torch.tensor([1.0, 2, 3, 4])) == pytest.approx(
-        4.5 / math.sqrt(4.5 * 5))
-
-
 def test_errors_of_ablations():
     built, prompts = planted(), laundry_prompts(4, 0)
     ov = th.ov_svd(th.Heads.of(built.model))

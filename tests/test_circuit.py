@@ -7,7 +7,7 @@ import tinyheads as th
 from helpers import random_tokens
 from tinyheads import planted
 from tinyheads.circuit import LEAST_INHIBITION, LEAST_MOVER, NEAREST, attention_to, strongest
-from tinyheads.planted import laundry_prompts
+from tinyheads.planted import N_WORDS, laundry_prompts
 
 PLACES = [((1, 1), (2, 2)), ((0, 3), (1, 0)), ((0, 0), (2, 3))]
 
@@ -71,6 +71,34 @@ def test_a_model_that_learnt_nothing_has_neither_and_the_nearest_heads_are_given
     assert no_mover.startswith("no head looks at the answer") and f"{mover} with {on_answer[mover]:.2f}" in no_mover
     assert f"head before {mover} looks at the crossed-off mentions" in no_inhibition
     assert f"{nearest[0]} with {on_mentions[nearest[0]]:.2f}" in no_inhibition
+
+
+def look(model, head, query, key):
+    """Make a head's attention 10 * (x . query) * (y . key), of the reads x and y: both [D]."""
+    weight, start, D = model.h[head.layer].attn.c_attn.weight, head.head * model.config.d_head, model.config.n_embd
+    for offset, direction in [(start, query), (D + start, key)]:
+        weight[:, offset:offset + model.config.d_head] = 0
+        weight[:, offset] = 10 ** 0.5 * direction / direction.norm()
+
+
+def test_a_head_behind_the_movers_inhibits_nothing_however_much_it_looks_at_the_mentions(prompts):
+    built = planted.planted(th.Head(0, 3), th.Head(1, 0))
+    end, ordinals = built.model.wte.weight[-1], built.model.wte.weight[N_WORDS:-1].mean(0)      # [D], [D]
+    look(built.model, th.Head(2, 1), end, ordinals - built.model.wte.weight[:N_WORDS].mean(0))
+    assert th.attention_on(built.model, prompts, prompts.mentions)[2, 1] > 0.9
+    circuit = th.find_circuit(built.model, prompts)
+    assert circuit.found and circuit.inhibition == [built.inhibition] and circuit.movers == [built.mover]
+
+
+def test_a_head_of_layer_0_moves_nothing_that_was_written_however_much_it_looks_at_the_answer(prompts):
+    """It looks at the first place, and these are the prompts whose answer stands there."""
+    built, first = planted.planted(), torch.where(prompts.index == 0)[0]
+    fields = {name: x[first] if isinstance(x, torch.Tensor) else x for name, x in vars(prompts).items()}
+    prompts = th.Prompts(**{**fields, "texts": [prompts.texts[i] for i in first]})
+    look(built.model, th.Head(0, 0), built.model.wte.weight[-1], built.model.wpe.weight[0])
+    assert th.attention_on(built.model, prompts, th.answer_places(prompts))[0, 0] > 0.9
+    circuit = th.find_circuit(built.model, prompts)
+    assert circuit.found and circuit.inhibition == [built.inhibition] and circuit.movers == [built.mover]
 
 
 def test_a_model_of_one_layer_has_no_circuit(prompts):

@@ -19,6 +19,12 @@ def prompts():
     return laundry_prompts(300, seed=1)
 
 
+@pytest.fixture(scope="module")
+def some(prompts):
+    """Fewer, where the model runs once for every component."""
+    return prompts.first(60)
+
+
 def accuracy(model, prompts, edits=()):
     logits = model(prompts.tokens, th.Stream(edits=list(edits)))[:, prompts.end]
     return (logits.argmax(-1) == prompts.answer).double().mean().item()
@@ -68,23 +74,19 @@ def test_the_svd_finds_the_channels_rank_scale_and_directions(built):
 
 
 @pytest.mark.parametrize("how", ablation.WAYS)
-def test_removing_a_channel_component_costs_the_movers_attention_and_no_other_does(built, prompts, how):
-    ov = th.ov_svd(th.Heads.of(built.model))
-    scores = scores_of_head(built.model, prompts, built.inhibition, built.mover, how)
+def test_removing_a_channel_component_costs_the_movers_attention_and_no_other_does(built, some, how):
+    scores = scores_of_head(built.model, some, built.inhibition, built.mover, how)
     assert scores[:3].min() > 0.3 and scores[3:].abs().max() < 1e-3
     # A head that is not in the circuit has no component that matters.
-    other = scores_of_head(built.model, prompts, th.Head(1, 0), built.mover, how)
+    other = scores_of_head(built.model, some, th.Head(1, 0), built.mover, how)
     assert other.abs().max() < 0.05
 
 
-def test_composition_and_inhibition_scores_agree_on_the_planted_channel(built, prompts):
-    heads = th.Heads.of(built.model)
-    ov = th.ov_svd(heads)
-    places = [th.Head(1, 0), th.Head(1, 1), th.Head(1, 2), th.Head(1, 3)]
-    measured = torch.cat([scores_of_head(built.model, prompts, place, built.mover) for place in places])
-    predicted = torch.cat([th.component_scores(heads, "Q")[place.layer, place.head, :, built.mover.layer,
-                                                           built.mover.head]
-                           for place in places])
+def test_composition_and_inhibition_scores_agree_on_the_planted_channel(built, some):
+    mover, places = built.mover, [th.Head(1, 0), th.Head(1, 1), th.Head(1, 2), th.Head(1, 3)]
+    measured = torch.cat([scores_of_head(built.model, some, place, built.mover) for place in places])
+    scores = th.component_scores(th.Heads.of(built.model), "Q")[..., mover.layer, mover.head]       # [L, H, K]
+    predicted = torch.cat([scores[place.layer, place.head] for place in places])
     top = set(predicted.topk(3).indices.tolist())
     assert top == set(measured.topk(3).indices.tolist()) == {16, 17, 18}  # L1.H1.C0 to C2 of 64
 

@@ -13,7 +13,7 @@ import tinyheads as th
 from helpers import random_model, random_tokens
 
 # Layers, heads, d_head, prompts, tokens, and how many of the tokens are in a cache.
-SHAPES = [(1, 1, 5, 1, 4, 0), (2, 3, 4, 2, 5, 0), (2, 3, 4, 2, 5, 2), (3, 2, 3, 2, 6, 3), (1, 4, 2, 3, 6, 0)]
+SHAPES = [(1, 1, 5, 1, 4, 0), (2, 3, 4, 2, 5, 0), (2, 3, 4, 2, 5, 2), (3, 1, 3, 2, 6, 3), (1, 4, 2, 3, 6, 0)]
 
 
 def make(shape, seed):
@@ -74,6 +74,17 @@ def close(x, y):
     torch.testing.assert_close(x, y, rtol=1e-8, atol=1e-9)
 
 
+def all_close(pairs):
+    """Every pair at once, for that is several times faster; one by one where it fails, to name what differs."""
+    ours, theirs = ([pair[side] for pair in pairs] for side in (0, 1))
+    alike = [(x.shape, x.dtype) for x in ours] == [(x.shape, x.dtype) for x in theirs]
+    if not (alike and torch.allclose(*(torch.cat([x.flatten() for x in side]) for side in (ours, theirs)),
+                                     rtol=1e-8, atol=1e-9)):
+        for pair in pairs:
+            close(*pair)
+        raise AssertionError("the pairs together differ, and none alone")
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_records_parameters_and_gradients_are_those_of_a_plain_implementation(shape):
     """Unedited, and with each value in turn edited out of place, in place, and kept by its edit."""
@@ -105,11 +116,10 @@ def test_records_parameters_and_gradients_are_those_of_a_plain_implementation(sh
             expected, seen = plain(model, tokens, expected_edits if of else [], past)
             close(logits, expected)
             close(sum(stream.writes.values()), stream.value)
-            nodes = {(kind, key): value for kind, key in all_names(model.config)
-                     if (value := seen.get(
-                         ("writes", f"edit before {key}") if kind == "stream" else (kind, key))) is not None}
-            for (kind, key), value in nodes.items():
-                close(recorded(stream, kind, key), value[..., past:, :])
+            places = {(kind, key): ("writes", f"edit before {key}") if kind == "stream" else (kind, key)
+                      for kind, key in all_names(model.config)}
+            nodes = {place: seen[where] for place, where in places.items() if where in seen}
+            all_close([(recorded(stream, *place), value[..., past:, :]) for place, value in nodes.items()])
             if expected.requires_grad:
                 assert logits.requires_grad
                 weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1)).double()
@@ -122,8 +132,7 @@ def test_records_parameters_and_gradients_are_those_of_a_plain_implementation(sh
                                           allow_unused=True)
                 for place, g, w in zip(theirs, got, wanted):
                     assert (g is None) == (w is None), (of, name, place)
-                    if g is not None:
-                        close(g, w[..., past:, :])
+                all_close([(g, w[..., past:, :]) for g, w in zip(got, wanted) if g is not None])
                 if change is keep and of:
                     kept["x"].grad = None  # retain_grad has gathered what torch.autograd.grad passed through
                     (logits * weights).sum().backward()
@@ -269,32 +278,3 @@ def test_a_stream_in_two_runs_at_once_is_refused_by_name_and_fit_for_use_afterwa
         model(tokens, stream)
     stream.edits = []
     model(tokens, stream)
-
-
-# --- arguments --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("edits, words", [
-    (th.Edit("L0.H1", torch.zeros_like), "a list, .*not Edit"), (None, "not NoneType"), ({"L0.H1": abs}, "not dict"),
-    (("L0.H1", torch.zeros_like), "an edit is Edit"), ([("L0.H1",)], "an edit is Edit"), ("L0.H1", "not str"),
-    ([abs], "an edit is Edit"), (torch.zeros(3), "not Tensor")])
-def test_edits_that_are_no_list_of_edits_are_refused(edits, words):
-    with pytest.raises(th.StreamError, match=words):
-        th.Stream(edits=edits)
-
-
-def test_a_streams_arguments_have_names_and_the_model_takes_nothing_else_for_a_stream(run):
-    model, tokens, _ = run
-    edit = th.Edit("L0.H1", torch.zeros_like)
-    with pytest.raises(TypeError):
-        th.Stream([edit])
-    with pytest.raises(th.StreamError, match="edits go into"):
-        th.Stream(record=[edit])
-    with pytest.raises(th.StreamError, match="second argument is a Stream"):
-        model(tokens, [edit])
-    with pytest.raises(th.StreamError, match="dtype torch.float32, not torch.float64"):
-        model(tokens, th.Stream(edits=[th.Edit("L0.H1", lambda x: x.double())]))
-    with pytest.raises(th.InputError, match="this cache holds"):
-        cache = th.Cache()
-        model(tokens, cache=cache)
-        model(tokens.expand(2, -1), cache=cache)

@@ -20,8 +20,8 @@ def damaged():
 
 @pytest.fixture(scope="module")
 def fitted(damaged):
-    return th.fit_repair(damaged.model, circuit_of(damaged), damaged.channel, [laundry_prompts(200, seed=4)],
-                             steps=120, rate=0.1)
+    return th.fit_repair(damaged.model, circuit_of(damaged), damaged.channel, [laundry_prompts(60, seed=4)], steps=50,
+                         rate=0.2)
 
 
 def accuracy(model, prompts, edits=()):
@@ -52,7 +52,7 @@ def test_in_the_weights_it_does_what_it_did_in_the_stream_and_survives_saving(fi
 
 def test_a_random_subspace_mends_nothing(damaged):
     control = th.random_subspace(64, 3, seed=2)
-    found = th.fit_repair(damaged.model, circuit_of(damaged), control, [laundry_prompts(200, seed=4)], steps=30)
+    found = th.fit_repair(damaged.model, circuit_of(damaged), control, [laundry_prompts(60, seed=4)], steps=30)
     assert accuracy(damaged.model, laundry_prompts(300, seed=5), found.edits()) < 0.6
 
 
@@ -63,10 +63,9 @@ def test_the_same_prompts_give_the_same_repair(damaged):
 
 
 def test_what_is_to_be_kept_holds_the_fit_back(damaged):
-    prompts = laundry_prompts(60, seed=7)
+    prompts = laundry_prompts(20, seed=7)
     free, held = (th.fit_repair(damaged.model, circuit_of(damaged), damaged.channel, [prompts],
-                                [prompts.tokens, prompts],
-                                    hold=hold, steps=20) for hold in (0.0, 1000.0))
+                                [prompts.tokens, prompts], hold=hold, steps=20) for hold in (0.0, 1000.0))
     size = lambda found: (found.matrices[damaged.inhibition] - torch.eye(3)).norm()
     assert size(held) < 0.5 * size(free)
 

@@ -123,8 +123,7 @@ def test_every_write_can_be_moved_and_the_record_shows_the_new_value(name):
     plain, edited = th.Stream(record=True), th.Stream(record=True, edits=[(name, lambda x: x + 1.5)])
     model(tokens, plain)
     model(tokens, edited)
-    torch.testing.assert_close(edited.writes[name],
-                               plain.writes[name] + 1.5 if name != "L1.H2" else edited.writes[name])
+    torch.testing.assert_close(edited.writes[name], plain.writes[name] + 1.5)
     torch.testing.assert_close(sum(edited.writes.values()), edited.value, rtol=1e-5, atol=1e-5)
     # A constant on every axis is what LayerNorm takes out: moving any write by it changes no read.
     torch.testing.assert_close(edited.reads["unembed"], plain.reads["unembed"], rtol=1e-4, atol=1e-4)
@@ -266,3 +265,33 @@ def test_recording_works_in_inference_mode_and_with_gradients():
     model(tokens, stream)
     stream.writes["L1.H0"].sum().backward()
     assert model.wte.weight.grad.abs().max() > 0
+
+
+# --- arguments ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("edits, words", [
+    (th.Edit("L0.H1", torch.zeros_like), "a list, .*not Edit"), (None, "not NoneType"), ({"L0.H1": abs}, "not dict"),
+    (("L0.H1", torch.zeros_like), "an edit is Edit"), ([("L0.H1",)], "an edit is Edit"), ("L0.H1", "not str"),
+    ([abs], "an edit is Edit"), (torch.zeros(3), "not Tensor")])
+def test_edits_that_are_no_list_of_edits_are_refused(edits, words):
+    with pytest.raises(th.StreamError, match=words):
+        th.Stream(edits=edits)
+
+
+def test_a_streams_arguments_have_names_and_the_model_takes_nothing_else_for_a_stream():
+    model = random_model(SIZES[0])
+    tokens = random_tokens(model.config, B=1)
+    edit = th.Edit("L0.H1", torch.zeros_like)
+    with pytest.raises(TypeError):
+        th.Stream([edit])
+    with pytest.raises(th.StreamError, match="edits go into"):
+        th.Stream(record=[edit])
+    with pytest.raises(th.StreamError, match="second argument is a Stream"):
+        model(tokens, [edit])
+    with pytest.raises(th.StreamError, match="dtype torch.float32, not torch.float64"):
+        model(tokens, th.Stream(edits=[th.Edit("L0.H1", lambda x: x.double())]))
+    with pytest.raises(th.InputError, match="this cache holds"):
+        cache = th.Cache()
+        model(tokens, cache=cache)
+        model(tokens.expand(2, -1), cache=cache)
