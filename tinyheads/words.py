@@ -1,7 +1,7 @@
 """The words that the tasks are made of: everyday ones, each a single token of GPT-2's where that is possible.
 
 Every word here but the ordinals from "eleventh" on is one token, with the blank in front of it, of GPT-2's
-vocabulary; all are one token each in the bundled model's (tests/test_lists.py checks both).
+vocabulary; all are one token each in the bundled model's (tests/test_prompts.py checks both).
 """
 
 from tinyheads.errors import TaskError
