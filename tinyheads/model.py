@@ -116,12 +116,12 @@ class GPT2(nn.Module):
     def __init__(self, config: GPT2Config, seed: int | None = 0):
         super().__init__()
         self.config = config
-        self.wte = nn.utils.skip_init(nn.Embedding, config.n_vocab, config.n_embd)  # row i: the vector of token i
-        self.wpe = nn.utils.skip_init(nn.Embedding, config.n_ctx, config.n_embd)    # row i: that of position i
+        self.wte = unset_table(config.n_vocab, config.n_embd)  # row i: the vector of token i
+        self.wpe = unset_table(config.n_ctx, config.n_embd)    # row i: that of position i
         self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.ln_f = LayerNorm(config.n_embd)
         if not config.tied:
-            self.lm_head = nn.utils.skip_init(nn.Linear, config.n_embd, config.n_vocab, bias=False)
+            self.lm_head = unset_table(config.n_vocab, config.n_embd)
         if seed is not None:  # None leaves the weights unset, to be filled from a file
             draw_weights(self, torch.Generator().manual_seed(seed))
 
@@ -257,6 +257,11 @@ class Cache:
 def causal_mask(T: int, S: int, device: torch.device) -> Tensor:
     """Which keys each query may see, itself and those before it: bool [T, S], the queries being the last T of S."""
     return torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)
+
+
+def unset_table(n_rows: int, n_embd: int) -> nn.Embedding:
+    """An embedding whose rows are not set yet: nn.Embedding itself would draw them from torch's global generator."""
+    return nn.Embedding.from_pretrained(torch.empty(n_rows, n_embd), freeze=False)
 
 
 def draw_weights(model: GPT2, generator: torch.Generator) -> None:
