@@ -220,3 +220,12 @@ def test_components_that_cannot_be_removed_are_refused(built, prompts, circuit, 
 def test_a_batch_of_one_has_no_mean_and_no_other_prompt(built, circuit, how):
     with pytest.raises(th.InputError, match="a batch of two at least"):
         th.inhibition_scores(built.model, laundry_prompts(1, seed=0), circuit, how, components=CHANNEL[:1])
+
+
+def test_the_bundled_models_channel_is_the_one_that_the_readme_tells():
+    """Chapter 4, which takes longer, judges on 150 lists."""
+    model, tokenizer = th.load("tiny"), th.load_tokenizer("tiny")
+    circuit = th.find_circuit(model, th.laundry_list(tokenizer, 400, 5, seed=40))
+    strongest = th.Circuit(circuit.inhibition, circuit.movers[:1])
+    named = th.channel(model, th.laundry_list(tokenizer, 50, 8, seed=41), strongest)
+    assert list(map(str, named)) == ["L0.H2.C2", "L0.H1.C0", "L0.H3.C0"]

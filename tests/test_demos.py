@@ -25,11 +25,11 @@ def run(script, *arguments, **environment):
 
 def test_the_demos_run_on_the_bundled_model_and_their_results_are_kept(tmp_path):
     """The quick ones; .ci/run runs all seven, as the README's main command."""
-    done = run("reproduce.py", "--only", "01234", "--out", str(tmp_path), HOME=str(tmp_path))
+    done = run("reproduce.py", "--only", "0123", "--out", str(tmp_path), HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "results.json").read_text())
-    assert {result["chapter"][0] for result in results} == {"0", "1", "2", "3", "4"}
-    chapters = [json.loads((tmp_path / f"results_{number}.json").read_text()) for number in range(5)]
+    assert {result["chapter"][0] for result in results} == {"0", "1", "2", "3"}
+    chapters = [json.loads((tmp_path / f"results_{number}.json").read_text()) for number in range(4)]
     assert [{**row, "claim": None} for row in results] == [{**row, "claim": None} for rows in chapters for row in rows]
     assert (tmp_path / "contact_sheet.png").read_bytes().startswith(PNG)
     for result in results:
@@ -38,7 +38,6 @@ def test_the_demos_run_on_the_bundled_model_and_their_results_are_kept(tmp_path)
         assert Path(result["figure"]).parent == tmp_path and Path(result["figure"]).read_bytes().startswith(PNG)
         assert result["model"] == ("written by hand" if result["chapter"][0] == "0" else "tiny")
     assert "found: L1.H1.C2, L1.H1.C1, L1.H1.C0; where it was taken out: none" in done.stdout  # what was planted
-    assert "the channel: L0.H2.C2, L0.H1.C0, L0.H3.C0" in done.stdout  # as the README tells
 
 
 def test_the_circuit_demo_finds_the_inhibition_heads_of_real_gpt2(gpt2_folder, tmp_path):
