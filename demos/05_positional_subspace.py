@@ -128,7 +128,7 @@ say(table([[*key, *(f"{rate:.3f}" for rate in row)] for key, row in rates.items(
           ["items", "subspace", *(f"k={k}" for k in range(1, 7)), f"traversed, k={K}"]))
 figure, axes = plots.new_figure(11, 4.4, columns=2, sharey=True)
 for panel, N in zip(axes[0], LENGTHS):
-    plots.draw_lines(panel, {kind: rates[N, kind][:6] for kind in bases[N]}, "dimensions k", "that item answered",
+    plots.draw_lines(panel, {kind: rates[N, kind][:6] for kind in bases[N]}, "dimensions k", "item there answered",
                      f"A random index's mean code, {N} items ({name}, {on})", start=1, levels={"chance": 1 / N})
 steering = plots.save_figure(figure, out / "05_random_index.png")
 results = [Result("5 random index", f"END set to an index's code, {K} dimensions: its item answered by mean, traversed "
