@@ -12,6 +12,7 @@ import json
 import sys
 from pathlib import Path
 
+from tinyheads.files.array_file import write_atomically
 from tinyheads.files.command import Parser, folder_to_write, one_line_errors
 
 SOURCE = "git+https://github.com/ACCOUNT/tinyheads"  # where Colab finds tinyheads: write your copy's account here
@@ -68,9 +69,8 @@ def write_notebooks(folder: Path, source: str = SOURCE) -> list[Path]:
     for chapter in sorted(DEMOS.glob("0[0-9]_*.py")):
         paths.append(folder / f"{chapter.stem}.ipynb")
         text = json.dumps(notebook(chapter, source), indent=1, ensure_ascii=False) + "\n"
-        part = paths[-1].with_suffix(".part")                           # so that a notebook is whole or not there
-        part.write_text(text, encoding="utf-8", newline="\n")
-        part.replace(paths[-1])
+        with write_atomically(paths[-1]) as file:
+            file.write(text.encode("utf-8"))
     return paths
 
 

@@ -22,8 +22,8 @@ from tinyheads.circuit import Circuit, preference_in
 from tinyheads.composition import component_scores
 from tinyheads.errors import HeadError, InputError
 from tinyheads.files.progress import Progress
-from tinyheads.heads import SVD, Component, Head, Heads, check_place, ov_svd, at_least_float32
-from tinyheads.last_token import before_end, run_end, seen_at_end
+from tinyheads.heads import SVD, Component, Head, Heads, at_least_float32, check_place, ov_svd
+from tinyheads.last_token import before_end, patterns_at_end, patterns_of_end_alone, run_end
 from tinyheads.model import GPT2, Cache
 from tinyheads.positions import changed_at
 from tinyheads.prompts import Prompts
@@ -74,7 +74,7 @@ def restrict(basis: Tensor, writer: str, end: int | Tensor, keep: bool = True) -
         return changed_at(write, end, restricted)
 
     def restricted(here: Tensor) -> Tensor:
-        mean = at_least_float32(here).mean(dim=0)                                  # [B, P, D] -> [P, D]
+        mean = at_least_float32(here).mean(dim=0)                      # [B, P, D] -> [P, D]
         inside = project(here - mean, basis) if len(basis) else torch.zeros_like(here - mean)
         return mean + inside if keep else here - inside
 
@@ -120,11 +120,7 @@ def preference(model: GPT2, prompts: Prompts, movers: list[Head], edits: list[Ed
 
     END's attention on the answer's place less that on all other items together, mean over prompts and movers.
     """
-    for mover in movers:
-        check_place(mover.layer, mover.head, model.config.n_layer, model.config.n_head)
-    layers = sorted({mover.layer for mover in movers})
-    by_layer = dict(zip(layers, seen_at_end(model, prompts, [f"L{layer}" for layer in layers], "patterns", edits)))
-    patterns = torch.stack([by_layer[mover.layer][:, mover.head] for mover in movers])      # [movers, B, T]
+    patterns = patterns_at_end(model, prompts, movers, edits)                               # [movers, B, T]
     return preference_in(patterns, prompts).mean().item()
 
 
@@ -139,7 +135,7 @@ def carried(model: GPT2, prompts: Prompts, circuit: Circuit, basis: Tensor, keep
     circuit.check(model)
     edits = [restrict(basis, str(head), 0, keep) for head in circuit.inhibition]
     logits, stream = run_end(model, prompts, earlier or before_end(model, prompts), edits)           # [B, V]
-    patterns = torch.stack([stream.patterns[f"L{m.layer}"][:, m.head, 0] for m in circuit.movers])  # [movers, B, T]
+    patterns = patterns_of_end_alone(stream, circuit.movers)                                # [movers, B, T]
     return correct(logits, prompts).double().mean().item(), preference_in(patterns, prompts).mean().item()
 
 
@@ -201,7 +197,8 @@ def channel(model: GPT2, prompts: Prompts, circuit: Circuit, top: int = 5, least
     three ways are measured. Raises HeadError, InputError.
     """
     if measured is None:
-        measured = {how: inhibition_scores(model, prompts, circuit, how, seed) for how in WAYS}
+        components = components_to_test(model, circuit, seed)
+        measured = {how: inhibition_scores(model, prompts, circuit, how, seed, components) for how in WAYS}
     composition = composition_with_movers(model, circuit)
     components = list(next(iter(measured.values())))
     named = [strongest_by({c: scores[c] for c in components}, top) for scores in [composition, *measured.values()]]

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from tinyheads.errors import TaskError
-from tinyheads.prompts import Prompts
+from tinyheads.heads import Head, check_place
 from tinyheads.model import GPT2, Cache
 from tinyheads.positions import at
+from tinyheads.prompts import Prompts
 from tinyheads.stream import Edit, Stream
 
 
@@ -52,7 +53,7 @@ def run_end(model: GPT2, prompts: Prompts, earlier: Cache, edits: Sequence[Edit]
             for layer, pair in earlier.kept.items()}
     stream = Stream(record=True, edits=edits)
     end = prompts.tokens[:, -1:].repeat_interleave(copies, dim=0)                    # [B * copies, 1]
-    logits = model(end, stream, Cache(kept))                         # [B * copies, 1, V]
+    logits = model(end, stream, Cache(kept))                                         # [B * copies, 1, V]
     return logits[:, 0], stream
 
 
@@ -74,3 +75,18 @@ def seen_at_end(model: GPT2, prompts: Prompts, names: Sequence[str], of: str,
 
     model(prompts.tokens, Stream(edits=[*edits, *(look(name) for name in names)]))
     return [seen[name] for name in names]
+
+
+def patterns_at_end(model: GPT2, prompts: Prompts, heads: Sequence[Head], edits: Sequence[Edit] = ()) -> Tensor:
+    """Some heads' attention from END, in one run of the prompts with some edits: [heads, B, T]. Raises HeadError."""
+    for head in heads:
+        check_place(head.layer, head.head, model.config.n_layer, model.config.n_head)
+    layers = sorted({head.layer for head in heads})
+    by_layer = dict(zip(layers, seen_at_end(model, prompts, [f"L{layer}" for layer in layers], "patterns", edits)))
+    return torch.stack([by_layer[head.layer][:, head.head] for head in heads])
+
+
+def patterns_of_end_alone(stream: Stream, heads: Sequence[Head]) -> Tensor:
+    """Some heads' attention in the stream that `run_end` gives: [heads, B, T]."""
+    by_layer = {layer: stream.patterns[f"L{layer}"] for layer in {head.layer for head in heads}}     # [B, H, 1, T] each
+    return torch.stack([by_layer[head.layer][:, head.head, 0] for head in heads])

@@ -137,10 +137,9 @@ class GPT2(nn.Module):
         cache: keys and values of the positions before, to which these are added. A run that fails leaves
         stream and cache as they were. Raises InputError, StreamError.
         """
-        stream = Stream() if stream is None else stream
         x = self.final(tokens, stream, cache)                                                 # [B, T, D]
         logits = x @ self.unembedding.T                                                       # [B, T, V]
-        if stream.record:
+        if stream is not None and stream.record:
             stream.last_logits = logits[0, -1].detach().clone()                               # [V]
         return logits
 

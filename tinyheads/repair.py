@@ -24,11 +24,11 @@ from torch import Tensor
 from tinyheads.basis import check_basis, coordinates, following
 from tinyheads.circuit import Circuit
 from tinyheads.errors import InputError, SubspaceError, TaskError
-from tinyheads.heads import Head, check_place, at_least_float32
-from tinyheads.prompts import Prompts
-from tinyheads.model import GPT2
 from tinyheads.files.progress import Progress
+from tinyheads.heads import Head, at_least_float32, check_place
+from tinyheads.model import GPT2
 from tinyheads.positions import at
+from tinyheads.prompts import Prompts
 from tinyheads.stream import Edit, Stream
 
 
@@ -59,6 +59,12 @@ def change_inside(x: Tensor, basis: Tensor, M: Tensor) -> Tensor:
     return c @ (M - torch.eye(len(M)).to(M)) @ following(basis, x)             # [..., k] @ [k, k] @ [k, D]
 
 
+def output_weights(model: GPT2, head: Head) -> Tensor:
+    """A head's W_O [K, D]: a view of the model's weights, which changes with them."""
+    K = model.config.d_head
+    return model.h[head.layer].attn.c_proj.weight[head.head * K:(head.head + 1) * K]
+
+
 @torch.inference_mode()
 def edit_output(model: GPT2, head: Head, basis: Tensor, M: Tensor) -> WeightEdit:
     """Change what a head writes inside a subspace: coordinates c become c @ M. Changes the model in place.
@@ -69,12 +75,11 @@ def edit_output(model: GPT2, head: Head, basis: Tensor, M: Tensor) -> WeightEdit
     """
     check_place(head.layer, head.head, model.config.n_layer, model.config.n_head)
     check_basis(basis, model.config.n_embd)
-    k, K = len(basis), model.config.d_head
+    k = len(basis)
     if M.shape != (k, k) or not M.is_floating_point() or not M.isfinite().all():
         raise SubspaceError(f"M must be of finite floating-point numbers and [{k}, {k}], as wide as the subspace, not "
                             f"{list(M.shape)} of {M.dtype}")
-    rows = slice(head.head * K, (head.head + 1) * K)
-    W_O = model.h[head.layer].attn.c_proj.weight[rows]                  # [K, D]
+    W_O = output_weights(model, head)                                   # [K, D]
     change = change_inside(W_O, basis, M)                               # [K, D]
     size = (change.norm() / at_least_float32(W_O).norm().clamp_min(1e-12)).item()
     new = (W_O + change).to(W_O.dtype)                                  # [K, D]
@@ -141,7 +146,7 @@ def fit(model: GPT2, heads: list[Head], basis: Tensor, improve: list[Prompts], k
         for step in range(steps):
             edits = Repair(basis, matrices, ()).edits()
             prompts = improve[step % len(improve)]
-            logits = at_least_float32(at(model(prompts.tokens, Stream(edits=edits)), prompts.end))             # [B, V]
+            logits = at_least_float32(at(model(prompts.tokens, Stream(edits=edits)), prompts.end))  # [B, V]
             among = logits.gather(1, prompts.candidates.to(logits.device))                         # [B, N]
             loss = F.cross_entropy(among, prompts.index.to(logits.device))
             for batch, target in zip(keep, before):
@@ -192,7 +197,6 @@ def check_fit(model: GPT2, heads: list[Head], basis: Tensor, improve: list[Promp
         raise SubspaceError(f"steps must be a whole number from 1, rate above 0 and hold from 0, not {steps!r}, "
                             f"{rate!r}, {hold!r}")
     for head in heads:
-        K = model.config.d_head
-        W_O = model.h[head.layer].attn.c_proj.weight[head.head * K:(head.head + 1) * K]              # [K, D]
+        W_O = output_weights(model, head)                                                            # [K, D]
         if coordinates(W_O, basis).norm() < 1e-6 * at_least_float32(W_O).norm().clamp_min(1e-12):
             raise SubspaceError(f"{head} writes nothing in this subspace: no repair there would do anything")

@@ -11,7 +11,7 @@ its item is answered most surely (`traversed_codes`). How much room each index h
 
 Positions are as in `positions.py`: a number, a list of them for every prompt, or a tensor [B] of each prompt's own. An
 edit that would do nothing (a position outside the prompt, a subspace of another width) is an error.
-Axes: B prompt, P position, D d_model, N item of the list, G point, k dimension of the subspace.
+Axes: B prompt, P position, D d_model, N item of the list, W writer, G point, k dimension of the subspace.
 """
 
 import math
@@ -26,7 +26,7 @@ from tinyheads.circuit import Circuit
 from tinyheads.errors import SubspaceError
 from tinyheads.files.progress import Progress
 from tinyheads.heads import at_least_float32
-from tinyheads.last_token import before_end, run_end, seen_at_end
+from tinyheads.last_token import before_end, patterns_at_end, patterns_of_end_alone, run_end
 from tinyheads.model import GPT2, Cache
 from tinyheads.positions import WHOLE, Positions, at, changed_at
 from tinyheads.prompts import Prompts
@@ -159,7 +159,7 @@ def traverse(model: GPT2, prompts: Prompts, circuit: Circuit, basis: Tensor, poi
             G = len(some)
             change = set_coordinates(basis, some.repeat(B, 1), 0)                          # each prompt, G times
             logits, stream = run_end(model, prompts, earlier, [Edit(circuit.where, change, of="stream")], copies=G)
-            looks = torch.stack([stream.patterns[f"L{m.layer}"][:, m.head, 0] for m in circuit.movers]).mean(0)
+            looks = patterns_of_end_alone(stream, circuit.movers).mean(0)                  # [B * G, T]
             says = at_least_float32(logits).softmax(-1)                                    # [B * G, V]
             for kept, values, places in [(attended, looks, prompts.positions), (answered, says, prompts.candidates)]:
                 on_items = values.gather(1, places.to(values.device).repeat_interleave(G, dim=0))  # [B * G, N]
@@ -229,12 +229,10 @@ def crowding(model: GPT2, prompts: dict[int, Prompts], circuit: Circuit, to_find
 
 def largest_weight(model: GPT2, prompts: Prompts, circuit: Circuit) -> float:
     """The largest part of its attention to the mentions that an inhibition head gives to one, mean over both."""
-    weights = []
-    for head in circuit.inhibition:
-        pattern = seen_at_end(model, prompts, [f"L{head.layer}"], "patterns")[0][:, head.head]     # [B, T]
-        on_mentions = pattern.gather(1, prompts.mentions.to(pattern.device))                       # [B, M]
-        weights.append(on_mentions.amax(dim=1) / on_mentions.sum(dim=1))                           # [B]
-    return torch.stack(weights).mean().item()
+    patterns = patterns_at_end(model, prompts, circuit.inhibition)                         # [W, B, T]
+    mentions = prompts.mentions.to(patterns.device).expand(len(patterns), -1, -1)          # [W, B, M]
+    on_mentions = patterns.gather(2, mentions)                                             # [W, B, M]
+    return (on_mentions.amax(dim=2) / on_mentions.sum(dim=2)).mean().item()
 
 
 def separation(points: Tensor, prompts: Prompts) -> Tensor:

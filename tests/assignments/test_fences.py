@@ -29,12 +29,14 @@ OPEN = {
     "5.5": STEERING,
     "5.6": STEERING | SEEN | {"scoring.by_index"},
     "5.7": STEERING | SEEN | {"scoring.by_index", "steering.mean_codes", "subspace.check_every_index",
-                              "steering.traverse", "last_token.before_end", "last_token.run_end"},
+                              "steering.traverse", "last_token.before_end", "last_token.run_end",
+                              "last_token.patterns_of_end_alone"},
     "6.2": STEERING | SEEN | {"scoring.by_index", "basis.random_subspace"},
-    "6.4": STEERING | SEEN | {"steering.add_coordinates", "repair.edit_output", "repair.change_inside"},
+    "6.4": STEERING | SEEN | {"steering.add_coordinates", "repair.edit_output", "repair.output_weights",
+                              "repair.change_inside"},
 }
 OPEN["4.7"] = OPEN["4.5"] | {"ablation.inhibition_scores", "ablation.remove_components", "ablation.check_component",
-                             "ablation.preference", "last_token.seen_at_end"}
+                             "ablation.preference", "last_token.patterns_at_end", "last_token.seen_at_end"}
 NO_ANALYSIS = {"config", "errors", "stream", "generation", "model", "heads", "prompts", "words", "positions", "plots"}
 CLOSED_TOO = {"5.4": {"positions.changed_at"}, "5.7": {"plots.draw_regions"}, "6.1": {"positions.changed_at"}}
 

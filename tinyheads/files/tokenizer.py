@@ -94,11 +94,12 @@ class Tokenizer:
 
     def parts(self, text: str, special: bool) -> Iterator[str | AddedToken]:
         """The added tokens in a text, and the normalized text between them."""
-        for part in cut(text, {token.content: token for token in self.added if not token.normalized}, special):
+        as_given = {token.content: token for token in self.added if not token.normalized}
+        normalized = {self.normalize(token.content): token for token in self.added if token.normalized}
+        for part in cut(text, as_given, special):
             if isinstance(part, AddedToken):
                 yield part
             else:
-                normalized = {self.normalize(token.content): token for token in self.added if token.normalized}
                 yield from cut(self.normalize(part), normalized, special)
 
     def normalize(self, text: str) -> str:

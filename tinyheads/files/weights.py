@@ -29,6 +29,7 @@ from tinyheads.model import GPT2
 # What people who know Hugging Face's libraries call OpenAI's models.
 OPENAI_NAMES = {"gpt2": "124M", "gpt2-small": "124M", "gpt2-medium": "355M", "gpt2-large": "774M", "gpt2-xl": "1558M"}
 
+
 def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = False, n_head: int | None = None) -> GPT2:
     """A model of the name ("tiny"; "124M" ... "1558M", downloaded once) or at the path, ready to run.
 

@@ -18,7 +18,7 @@ OPEN_IN_4_5 = (*functions(composition), "ablation.remove", "ablation.several", "
                "basis.following", "basis.check_basis", "circuit.preference_in", "circuit.attention_to",
                "circuit.answer_places")
 OPEN_IN_4_7 = (*OPEN_IN_4_5, "ablation.inhibition_scores", "ablation.remove_components", "ablation.check_component",
-               "ablation.preference", "last_token.seen_at_end")
+               "ablation.preference", "last_token.patterns_at_end", "last_token.seen_at_end")
 ALL, IN_4_5, IN_4_7 = all_but(), all_but(*OPEN_IN_4_5), all_but(*OPEN_IN_4_7)
 
 EXERCISES = [

@@ -18,7 +18,7 @@ OPEN_IN_5_5 = ("basis.coordinates", "basis.following", "basis.check_basis", "ste
                "steering.at_positions", "steering.fitting")
 OPEN_IN_5_6 = (*OPEN_IN_5_5, "scoring.by_index", "subspace.stream_at_end", "last_token.seen_at_end")
 OPEN_IN_5_7 = (*OPEN_IN_5_6, "steering.mean_codes", "subspace.check_every_index", "steering.traverse",
-               "last_token.before_end", "last_token.run_end")
+               "last_token.before_end", "last_token.run_end", "last_token.patterns_of_end_alone")
 
 ALL = all_but()
 IN_5_4 = (*ALL, "positions.changed_at")

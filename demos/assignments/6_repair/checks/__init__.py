@@ -17,7 +17,8 @@ from .weight_edit import (calls_edit, calls_fit, check_held, check_repairs, chec
 STEERING = ("steering.set_coordinates", "steering.at_positions", "steering.fitting", "basis.coordinates",
             "basis.following", "basis.check_basis", "subspace.stream_at_end", "last_token.seen_at_end")
 OPEN_IN_6_2 = (*STEERING, "scoring.by_index", "basis.random_subspace")
-OPEN_IN_6_4 = (*STEERING, "steering.add_coordinates", "repair.edit_output", "repair.change_inside")
+OPEN_IN_6_4 = (*STEERING, "steering.add_coordinates", "repair.edit_output", "repair.output_weights",
+               "repair.change_inside")
 
 ALL = all_but()
 IN_6_1 = (*ALL, "positions.changed_at")
