@@ -11,6 +11,7 @@ from tinyheads.generation import Batch, batch
 from tinyheads.model import GPT2, Cache
 from tinyheads.attribution import logit_attribution
 from tinyheads.heads import (SVD, Component, Head, Heads, block_of, degenerate_blocks, fold, ov_svd, qk_svd)
+from tinyheads.attention import attention_attribution
 from tinyheads.composition import component_score, component_scores, composition_score, composition_scores
 from tinyheads.edges import Edge, predict_edges
 from tinyheads.known_circuits import IOI_CIRCUIT, circuit_auc

@@ -21,8 +21,8 @@ from typing import Callable
 import torch
 
 import tinyheads as th
-from tinyheads import (ablation, attribution, basis, circuit, composition, edges, known_circuits, last_token, planted,
-                       repair, scoring, steering, subspace)
+from tinyheads import (ablation, attention, attribution, basis, circuit, composition, edges, known_circuits, last_token,
+                       planted, repair, scoring, steering, subspace)
 
 from .comparing import Wrong, close
 
@@ -175,8 +175,8 @@ def lazily(mistakes: Callable, args: tuple) -> Iterator[tuple]:
 
 
 # What the assignments are about. The rest of the library makes models, heads and prompts, and runs them.
-ANALYSIS = (ablation, attribution, basis, circuit, composition, edges, known_circuits, last_token, planted, repair,
-            scoring, steering, subspace)
+ANALYSIS = (ablation, attention, attribution, basis, circuit, composition, edges, known_circuits, last_token, planted,
+            repair, scoring, steering, subspace)
 
 
 def all_but(*names: str) -> tuple[str, ...]:
