@@ -138,7 +138,7 @@ def test_seeds(tiny):
     (lambda t: th.laundry_list(t, 4, 400, "name"), "400 items are needed, and of the 303"),
     (lambda t: th.laundry_list(t, 4, 3, items=["sock", "hat", "xylophone"]), r"splits \['xylophone'\]"),
     (lambda t: th.laundry_list(t, 4, 3, items=["sock", "hat", "hat"]), "only 2 are one token"),
-    (lambda t: th.laundry_list(t, 4, 3, "number"), "by is one of 'ordinal', 'name', not 'number'"),
+    (lambda t: th.laundry_list(t, 4, 3, "number"), "by is one of 'ordinal', 'name', 'mixed', not 'number'"),
     (lambda t: th.ioi(t, 4, "AABB"), "order is one of"),
     (lambda t: th.ioi(t, 4, names=["Mary"]), "2 names are needed"),
     (lambda t: th.ioi(t, 4, pairs="some"), "pairs is one of"),
@@ -169,3 +169,17 @@ def test_the_first_prompts_of_unequal_ones_keep_their_own_ends():
     prompts = th.Prompts(tokens, tokens[:, 0], tokens[:, :2], places, torch.zeros(3, dtype=torch.long), places[:, :1],
                          torch.tensor([3, 2, 1]), ["a", "b", "c"])
     assert prompts.first(2).end.tolist() == [3, 2] and prompts.first(2).texts == ["a", "b"]
+
+
+def test_mixed_lists_are_crossed_off_by_ordinal_by_name_or_both(tiny):
+    prompts = th.laundry_list(tiny, 600, 6, "mixed", seed=3)
+    mentioned = prompts.tokens.gather(1, prompts.mentions)                              # [B, M]
+    by_name = (mentioned[:, :, None] == prompts.candidates[:, None]).any(2)             # [B, M]
+    share = by_name.double().mean(1)
+    ordinals = {tiny.encode(f" {word}")[0]: k for k, word in enumerate(words.ORDINALS)}
+    for b in range(600):                                                # in whichever way, all but the answer
+        places = {prompts.candidates[b].tolist().index(token) if name else ordinals[token]
+                  for token, name in zip(mentioned[b].tolist(), by_name[b].tolist())}
+        assert places == set(range(6)) - {prompts.index[b].item()}
+    assert 0.27 < (share == 0).double().mean() < 0.42 and 0.27 < (share == 1).double().mean() < 0.42
+    assert 0.4 < share[(share > 0) & (share < 1)].mean() < 0.6

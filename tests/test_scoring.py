@@ -104,3 +104,39 @@ def test_rank_correlation_of_known_orders():
     assert th.rank_correlation(torch.tensor([7.0, 7, 8, 9]), torch.tensor([1.0, 2, 3, 4])) == pytest.approx(
         4.5 / math.sqrt(4.5 * 5))
     assert math.isnan(th.rank_correlation(x, torch.ones(5)))
+
+
+@pytest.mark.parametrize("right, n, low, high", [
+    (15, 50, 0.1910, 0.4375), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (1, 1, 0.2065, 1.0),
+    (500, 1000, 0.4691, 0.5309)])
+def test_wilson_s_interval_is_that_of_the_tables(right, n, low, high):
+    assert th.wilson_interval(right / n, n) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_wilson_s_interval_holds_the_rates_that_chance_could_have_brought_here():
+    low, high = th.wilson_interval(0.3, 80)
+    for p in (low, high):                                        # the equation that defines it
+        assert abs(0.3 - p) == pytest.approx(1.96 * math.sqrt(p * (1 - p) / 80))
+    draw = torch.Generator().manual_seed(0)
+    for p in (0.05, 0.5, 0.9):                                   # it covers the true rate in about 95 of 100 samples
+        rates = (torch.rand(2000, 100, generator=draw) < p).double().mean(1).tolist()
+        held = sum(low <= p <= high for low, high in (th.wilson_interval(rate, 100) for rate in rates))
+        assert 0.92 <= held / 2000 <= 0.98
+    for rate, n in [(1.1, 5), (-0.1, 5), (math.nan, 5)]:
+        with pytest.raises(th.InputError, match="from 0 to 1"):
+            th.wilson_interval(rate, n)
+    with pytest.raises(th.TaskError, match="n must be"):
+        th.wilson_interval(0.5, 0)
+
+
+def test_a_bootstrap_of_the_mean_is_as_wide_as_theory_says():
+    draw = torch.Generator().manual_seed(1)
+    x = torch.randn(400, generator=draw).double()
+    low, high = th.bootstrap_interval(lambda x: x.mean().item(), x, seed=2)
+    assert low < x.mean() < high and high - low == pytest.approx(2 * 1.96 * x.std().item() / 20, rel=0.15)
+    assert th.bootstrap_interval(lambda x: x.mean().item(), x, seed=2) == (low, high)
+    low, high = th.bootstrap_interval(th.rank_correlation, x, x + 0.1 * torch.randn(400, generator=draw))
+    assert 0.97 < low < high < 1
+    assert all(map(math.isnan, th.bootstrap_interval(th.rank_correlation, torch.ones(9), x[:9])))
+    with pytest.raises(th.InputError, match="equally long"):
+        th.bootstrap_interval(th.rank_correlation, x, x[:-1])

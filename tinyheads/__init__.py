@@ -16,8 +16,8 @@ from tinyheads.composition import component_score, component_scores, composition
 from tinyheads.edges import Edge, predict_edges
 from tinyheads.known_circuits import IOI_CIRCUIT, circuit_auc
 from tinyheads.prompts import Prompts, everyday_text, ioi, laundry_list, ordinal_recall
-from tinyheads.scoring import (accuracy, accuracy_by_length, by_index, correct, logits_at_end, perplexity,
-                               rank_correlation)
+from tinyheads.scoring import (accuracy, accuracy_by_length, bootstrap_interval, by_index, correct, logits_at_end,
+                               perplexity, rank_correlation, wilson_interval)
 from tinyheads.last_token import before_end, run_end, seen_at_end
 from tinyheads.circuit import Circuit, answer_places, attention_on, find_circuit, preference_in
 from tinyheads.basis import coordinates, principal_angles, random_subspace

@@ -116,22 +116,32 @@ def laundry_list(tokenizer: Tokenizer, n: int, n_items: int, by: str = "ordinal"
                  items: list[str] = ITEMS) -> Prompts:
     """A list, all of whose items but one are crossed off, in random order; which is left? N = n_items, M = N - 1.
 
-    by: how they are crossed off, "ordinal" ("third, first") or "name" ("coat, sock"); items: words to draw
-    from. GPT-2's tokenizer has ten ordinals in one token each, so longer lists there go by name. Raises TaskError.
+    by: how they are crossed off, "ordinal" ("third, first"), "name" ("coat, sock") or "mixed": in a third of the lists
+    all by ordinal, in a third all by name, in a third each one or the other; items: words to draw from. GPT-2's
+    tokenizer has ten ordinals in one token each, so longer lists there go by name. Raises TaskError.
     """
-    check_choice("by", by, ("ordinal", "name"))
-    lists, verbs, ordinals, draw = draw_lists(tokenizer, n, n_items, 2, seed, items, ordinals=by == "ordinal")
+    check_choice("by", by, ("ordinal", "name", "mixed"))
+    lists, verbs, ordinals, draw = draw_lists(tokenizer, n, n_items, 2, seed, items, ordinals=by != "name")
     rows, slots, mentions, index = [], [], [], []
     done = torch.rand(n, n_items, generator=draw).argsort(dim=1).tolist()           # the last one of each is left
-    for words, verb, (*crossed, left) in zip(lists, verbs, done):
+    named = mentions_by_name(n, n_items, by, draw)                                  # [n][n_items]
+    for words, verb, (*crossed, left), name in zip(lists, verbs, done, named):
         row = listed(verb, words) + [". Done:"]
         for k in crossed:
-            row += [f" {ordinals[k] if by == 'ordinal' else words[k]}", ","]
+            row += [f" {words[k] if name[k] else ordinals[k]}", ","]
         rows.append(row[:-1] + [f". Still to {verb}: the"])
         slots.append(range(1, 2 * n_items, 2))
         mentions.append(range(2 * n_items + 1, 4 * n_items - 1, 2))
         index.append(left)
     return assemble(tokenizer, rows, slots, mentions, index)
+
+
+def mentions_by_name(n: int, n_items: int, by: str, draw: torch.Generator) -> list[list[bool]]:
+    """Whether each item of n lists is crossed off by its name; `by` as of `laundry_list`."""
+    if by != "mixed":
+        return [[by == "name"] * n_items] * n
+    share = torch.randint(3, (n, 1), generator=draw) / 2                            # 0, a half or 1
+    return (torch.rand(n, n_items, generator=draw) < share).tolist()
 
 
 def ordinal_recall(tokenizer: Tokenizer, n: int, n_items: int, seed: Seed = 0, items: list[str] = ITEMS) -> Prompts:

@@ -1,8 +1,13 @@
 """How well a model does: right answers, by index and by length of the list, perplexity, and ranks compared.
 
+A rate of n prompts is known up to chance only. Wilson's interval (1927) holds the rates p for which the one that was
+counted is no further off than chance takes it in 95 of 100 samples: |rate - p| <= 1.96 sqrt(p (1 - p) / n), solved
+for p. It stays inside 0 to 1, and is no point where all n were right.
+
 Axes: B prompt, T position, N candidate, V vocabulary.
 """
 
+import math
 from typing import Callable
 
 import torch
@@ -72,6 +77,39 @@ def by_index(values: Tensor, prompts: Prompts) -> Tensor:
     total = values.new_zeros(N, *values.shape[1:]).index_add(0, index, values)                      # [N] or [N, D]
     counts = torch.bincount(index, minlength=N)                                                     # [N]
     return total / counts.view(N, *[1] * (values.dim() - 1))
+
+
+def wilson_interval(rate: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of a rate that was counted on n prompts: its lowest and highest value.
+
+    z: standard deviations of a normal distribution on either side, 1.96 for 95 %. Source: Wilson 1927. Raises
+    InputError.
+    """
+    check_count("n", n, 1)
+    if not 0 <= rate <= 1:
+        raise InputError(f"a rate is from 0 to 1, not {rate}")
+    middle = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z / (1 + z**2 / n) * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
+    return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
+def bootstrap_interval(statistic: Callable[..., float], *values: Tensor, seed: int = 0,
+                       draws: int = 1000) -> tuple[float, float]:
+    """The middle 95 % of a statistic of n observations, when n of them are drawn anew, with repetition, `draws` times.
+
+    statistic: of as many tensors as are given, such as `rank_correlation`; values: each [n], the same observations in
+    the same order. Draws for which it is nan are left out. Source: Efron 1979. Raises InputError.
+    """
+    n = len(values[0]) if values else 0
+    if n < 2 or any(len(each) != n for each in values):
+        raise InputError("a bootstrap is of equally long lists of two observations at least")
+    draw = torch.Generator().manual_seed(seed)
+    which = torch.randint(n, (draws, n), generator=draw)                            # [draws, n]
+    found = torch.tensor([statistic(*(each[rows] for each in values)) for rows in which]).double()
+    if (found := found[~found.isnan()]).numel() == 0:
+        return math.nan, math.nan
+    low, high = found.quantile(torch.tensor([0.025, 0.975]).double()).tolist()
+    return low, high
 
 
 @torch.no_grad()
