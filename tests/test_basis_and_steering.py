@@ -150,3 +150,26 @@ def test_errors_of_ablations():
         th.subspace_of_components(ov, [th.Component(0, 0, 16)])
     with pytest.raises(th.SubspaceError, match="span nothing"):
         span(torch.zeros(2, 8))
+
+
+def test_procrustes_finds_a_planted_turn_scale_and_shift():
+    draw = torch.Generator().manual_seed(4)
+    x, shift = torch.randn(7, 3, generator=draw), torch.randn(3, generator=draw)
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=draw)).Q                     # one of the two kinds mirrors
+    for planted in (turn, turn * torch.tensor([1.0, 1.0, -1.0])):
+        found, scale, moved = th.procrustes(x, 2.5 * x @ planted + shift)
+        torch.testing.assert_close(found, planted, rtol=1e-4, atol=1e-5)
+        assert scale == pytest.approx(2.5, rel=1e-4)
+        torch.testing.assert_close(moved, shift, rtol=1e-3, atol=1e-4)
+    y = torch.randn(7, 3, generator=draw)
+    best = lambda turn, scale, moved: (scale * x @ turn + moved - y).pow(2).sum().item()
+    turn, scale, moved = th.procrustes(x, y)
+    for _ in range(50):                                                             # nothing near it is nearer
+        nudged = torch.linalg.qr(turn + 0.1 * torch.randn(3, 3, generator=draw)).Q
+        nudged = nudged * (nudged * turn).sum(0).sign()
+        assert best(turn, scale, moved) <= best(nudged, scale, y.mean(0) - scale * x.mean(0) @ nudged)
+        assert best(turn, scale, moved) <= best(turn, scale * 1.05, moved) and best(turn, scale, moved + 0.1) > best(
+            turn, scale, moved)
+    for bad in [(x[:1], y[:1]), (x, y[:6]), (x, y[:, :2]), (x[0], y[0]), (torch.ones(4, 3), y[:4])]:
+        with pytest.raises(th.SubspaceError, match="points"):
+            th.procrustes(*bad)

@@ -20,7 +20,7 @@ from tinyheads.scoring import (accuracy, accuracy_by_length, bootstrap_interval,
                                perplexity, rank_correlation, wilson_interval)
 from tinyheads.last_token import before_end, run_end, seen_at_end
 from tinyheads.circuit import Circuit, answer_places, attention_on, find_circuit, preference_in
-from tinyheads.basis import coordinates, principal_angles, random_subspace
+from tinyheads.basis import coordinates, principal_angles, procrustes, random_subspace
 from tinyheads.ablation import (carried, channel, components_to_test, composition_with_movers, inhibition_scores,
                                 preference, remove, remove_components, restrict)
 from tinyheads.subspace import (components_read_most, stream_at_end, subspace_from_activations, subspace_from_weights,

@@ -89,3 +89,23 @@ def principal_angles(first: Tensor, second: Tensor) -> Tensor:
     check_basis(second, first.shape[1])
     cosines = torch.linalg.svdvals(first.double() @ second.to(first.device).double().T)
     return torch.rad2deg(torch.arccos(cosines.clamp(0, 1)))
+
+
+def procrustes(moved: Tensor, onto: Tensor) -> tuple[Tensor, float, Tensor]:
+    """The turn [k, k], scale and shift [k] that bring points [N, k] nearest to other points [N, k], each to its own.
+
+    They minimise || scale * moved @ turn + shift - onto ||; the turn is orthogonal, and may mirror. So two models'
+    codes of the same indices can be laid one onto the other: distances keep their ratios, whatever the models' bases
+    are. Source: Schönemann 1966. Raises SubspaceError.
+    """
+    if moved.dim() != 2 or moved.shape != onto.shape or len(moved) < 2:
+        raise SubspaceError(f"points to lay onto each other are two or more each, both [N, k], not "
+                            f"{list(moved.shape)} and {list(onto.shape)}")
+    x, y = moved.double(), onto.to(moved.device).double()
+    centre_x, centre_y = x.mean(dim=0), y.mean(dim=0)                               # [k]
+    U, S, Vt = torch.linalg.svd((x - centre_x).T @ (y - centre_y))                  # [k, k], [k], [k, k]
+    size = (x - centre_x).pow(2).sum()
+    if not torch.isfinite(S).all() or size == 0:
+        raise SubspaceError("points to be moved must be finite and not all the same")
+    turn, scale = U @ Vt, (S.sum() / size).item()
+    return turn.to(moved.dtype), scale, (centre_y - scale * centre_x @ turn).to(moved.dtype)
