@@ -229,3 +229,24 @@ def test_the_bundled_models_channel_is_the_one_that_the_readme_tells():
     strongest = th.Circuit(circuit.inhibition, circuit.movers[:1])
     named = th.channel(model, th.laundry_list(tokenizer, 50, 8, seed=41), strongest)
     assert list(map(str, named)) == ["L0.H2.C2", "L0.H1.C0", "L0.H3.C0"]
+
+
+# --- attributed on data --------------------------------------------------------------------------------------
+
+
+def test_attributed_scores_are_the_score_of_the_answer_less_those_of_the_others(built, prompts, circuit):
+    some = prompts.first(12)
+    scores = th.attributed_scores(built.model, some, circuit)
+    stream = th.Stream(record=True)
+    built.model(some.tokens, stream)
+    for head in (built.inhibition, th.Head(0, 2)):                          # component by component it is the head's
+        expected = 0.0
+        for b in range(12):
+            for n, place in enumerate(some.positions[b].tolist()):
+                part = th.attention_attribution(built.model, stream, built.mover, some.end, place)[str(head)][b].item()
+                expected += part * (1.0 if n == some.index[b] else -1 / 5) / 12
+        assert sum(s for c, s in scores.items() if c.of_head == head) == pytest.approx(expected, rel=1e-3, abs=1e-4)
+    assert {c.layer for c in scores} == {0, 1}                              # what stands before the mover's layer
+    first = sorted(scores, key=lambda c: -scores[c])[:3]
+    assert set(first) == set(CHANNEL)                                       # what was planted speaks for the answer
+    assert min(scores[c] for c in CHANNEL) > 10 * max(abs(s) for c, s in scores.items() if c not in CHANNEL)

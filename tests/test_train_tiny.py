@@ -94,8 +94,8 @@ def test_the_nudge_is_added_to_the_loss_and_reaches_the_weights(tokenizer):
 
 
 def test_a_seed_gives_one_model_and_the_nudge_ends_after_three_quarters(tokenizer, monkeypatch):
-    given = dict(width=16, layers=2, heads=2, nudged=1, positions=3.0, device="cpu", steps=4, batch=8, rate=1e-3,
-                 ratio=0.6, decay=0.01, nudge=0.5, by="mixed")
+    given = dict(width=16, layers=2, heads=2, nudged=1, positions=3.0, queries=6.0, device="cpu", steps=4, batch=8,
+                 rate=1e-3, ratio=0.6, decay=0.01, nudge=0.5, by="mixed")
     asked = []
     answer_loss = train_tiny.answer_loss
     monkeypatch.setattr(train_tiny, "make_tokenizer", lambda: tokenizer)

@@ -21,8 +21,8 @@ from tinyheads.scoring import (accuracy, accuracy_by_length, bootstrap_interval,
 from tinyheads.last_token import before_end, run_end, seen_at_end
 from tinyheads.circuit import Circuit, answer_places, attention_on, find_circuit, preference_in
 from tinyheads.basis import coordinates, principal_angles, procrustes, random_subspace
-from tinyheads.ablation import (carried, channel, components_to_test, composition_with_movers, inhibition_scores,
-                                preference, remove, remove_components, restrict)
+from tinyheads.ablation import (attributed_scores, carried, channel, components_to_test, composition_with_movers,
+                                inhibition_scores, preference, remove, remove_components, restrict)
 from tinyheads.subspace import (components_read_most, stream_at_end, subspace_from_activations, subspace_from_weights,
                                 subspace_of_components, writes_at_end)
 from tinyheads.steering import (Crowding, add_coordinates, crowding, grid, mean_codes, set_coordinates, shares,

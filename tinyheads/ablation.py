@@ -17,6 +17,7 @@ how much the mover heads prefer the answer less without it:
 import torch
 from torch import Tensor
 
+from tinyheads.attention import attention_attribution
 from tinyheads.basis import following, project
 from tinyheads.circuit import Circuit, preference_in
 from tinyheads.composition import component_scores
@@ -28,7 +29,7 @@ from tinyheads.model import GPT2, Cache
 from tinyheads.positions import changed_at
 from tinyheads.prompts import Prompts
 from tinyheads.scoring import correct
-from tinyheads.stream import Edit
+from tinyheads.stream import Edit, Stream
 
 WAYS = ("zero", "mean", "resample")
 MOST_TESTED = 128  # components; where there are more, the strongest by composition and as many at random are tested
@@ -157,6 +158,31 @@ def inhibition_scores(model: GPT2, prompts: Prompts, circuit: Circuit, how: str 
             scores[component] = whole - preference(model, prompts, circuit.movers, [edit])
             bar.add()
     return scores
+
+
+def attributed_scores(model: GPT2, prompts: Prompts, circuit: Circuit) -> dict[Component, float]:
+    """How much each component speaks for the answer in the movers' queries, on these prompts: nothing is taken away.
+
+    What it gives to a mover's attention score of END with the answer's place, before the softmax, less the mean of what
+    it gives to the scores with the other items (`attention_attribution`). Mean over prompts and movers, for every
+    component in a layer before the movers. Raises HeadError.
+    """
+    circuit.check(model)
+    ov, stream = ov_svd(Heads.of(model)), Stream(record=True)
+    B, N = prompts.candidates.shape
+    weight = torch.full((B, N), -1 / (N - 1)).scatter(1, prompts.index[:, None], 1.0)       # [B, N]
+    first, scores = min(mover.layer for mover in circuit.movers), {}
+    with torch.no_grad():
+        model(prompts.tokens, stream)
+        for mover in circuit.movers:
+            for n in range(N):
+                parts = attention_attribution(model, stream, mover, prompts.end, prompts.positions[:, n], ov=ov)
+                for name, part in parts.items():                                            # [B] each
+                    given = (part * weight[:, n].to(part)).mean().item() / len(circuit.movers)
+                    scores[name] = scores.get(name, 0.0) + given
+    names = [str(Component(layer, head, i)) for layer, head, i in torch.cartesian_prod(
+        torch.arange(first), torch.arange(model.config.n_head), torch.arange(model.config.d_head)).tolist()]
+    return {Component.parse(name): scores[name] for name in names}
 
 
 def composition_with_movers(model: GPT2, circuit: Circuit) -> dict[Component, float]:

@@ -2,8 +2,7 @@
 
 Functions take plain tensors and give a `Figure`; `save_figure` writes it as PNG. Magnitudes use viridis,
 which also rises in lightness; signed values carry their number in the cell, so that the sign
-survives a greyscale printer; lines differ by marker as well as by colour.
-"""
+survives a greyscale printer; lines differ by marker as well as by colour."""
 
 import math
 import sys
@@ -76,14 +75,16 @@ def draw_lines(axes: Axes, lines: dict[str, Tensor], xlabel: str, ylabel: str, t
 
 def draw_map(axes: Axes, values: Tensor, xlabel: str, ylabel: str, title: str, unit: str,
              xticks: list[str] | None = None, yticks: list[str] | None = None, signed: bool = False,
-             top: float | None = None) -> None:
+             top: float | None = None, written: bool = False) -> None:
     """A heat map of values [rows, columns] with its colour bar; signed values are centred and written out.
 
-    top: where the colours end, if not at the largest value; cells that are nan stay white.
+    top: where the colours end, if not at the largest value; written: for few values, rates: they stand in their cells,
+    and colours go from 0 to 1; cells that are nan stay white.
     """
     values = np.asarray(values)
     limit = max(float(np.nanmax(np.abs(values))), 1e-9)
     scale = dict(cmap="PuOr_r", vmin=-limit, vmax=limit) if signed else dict(cmap="viridis", vmax=top)
+    scale.update(dict(vmin=0, vmax=1) if written else {})
     image = axes.imshow(values, aspect="auto", interpolation="nearest", **scale)
     axes.figure.colorbar(image, ax=axes, label=unit, shrink=0.85, extend="neither" if top is None else "max")
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
@@ -96,6 +97,11 @@ def draw_map(axes: Axes, values: Tensor, xlabel: str, ylabel: str, title: str, u
             if abs(value) >= 0.05 * limit:
                 axes.text(column, row, f"{value:+.{decimals}f}", ha="center", va="center", fontsize=5.5,
                           color="white" if abs(value) > 0.6 * limit else "black")
+    elif written:
+        for (row, column), value in np.ndenumerate(values):
+            if not math.isnan(value):
+                axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8,
+                          color="white" if image.norm(value) < 0.6 else "black")
 
 
 def draw_pairs(axes: Axes, scores: Tensor, title: str, unit: str, circled: Tensor | None = None) -> None:
@@ -263,20 +269,14 @@ def draw_shares(axes: Axes, lines: dict[str, list[float]], ticks: list, xlabel: 
     axes.set_ylim(-0.03, 1.05)
 
 
-def draw_crowding(axes: np.ndarray, table: dict) -> None:
-    """What `th.crowding` gives, {N: Crowding}, in three panels: by length, by index, and accuracy against room."""
-    lengths = list(table.values())
-    draw_shares(axes[0], {"accuracy": [c.accuracy for c in lengths],
-                          "evenness of the room": [c.evenness for c in lengths],
-                          "largest weight": [c.largest_weight for c in lengths],
-                          "... if all weighed alike": [1 / (N - 1) for N in table]},
-                list(table), "items in the list", "Crowding beside accuracy")
-    draw_lines(axes[1], {f"{N} items": c.by_index for N, c in table.items()}, "index of the answer", "accuracy",
-               "Which answers fail")
-    for (N, c), colour, marker in zip(table.items(), COLOURS, MARKERS):
-        axes[2].plot(np.asarray(c.shares), np.asarray(c.by_index), marker, color=colour, alpha=0.8, label=f"{N} items")
-    axes[2].set(xlabel="share of the grid's points", ylabel="accuracy", title="Each index: its room, and its accuracy")
-    axes[2].legend(frameon=False)
+def draw_room(axes: Axes, room: dict[str, Tensor], accuracy: dict[str, Tensor]) -> None:
+    """Each index's room beside its accuracy, {model: [indices]}; room: its share of the space, times N."""
+    for (model, x), marker, colour in zip(room.items(), MARKERS, COLOURS):
+        axes.plot(np.asarray(x), np.asarray(accuracy[model]), marker, color=colour, alpha=0.6, label=model)
+    axes.set(xlabel="room: share of the grid's points, times N (1 if all share alike)", ylabel="accuracy",
+             title="Each index of each length")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
 
 
 def join_legends(figure: Figure, columns: int = 3) -> None:

@@ -36,7 +36,7 @@ from vocabulary import make_tokenizer
 CONTEXT = 128
 LENGTHS = range(2, 21)
 NUDGED_UNTIL = 0.75  # the part of the training in which heads are nudged
-SAME = dict(steps=6000, batch=48, rate=3e-3, positions=3.0, nudge=0.5, nudged=3, decay=0.01, heads=4)
+SAME = dict(steps=6000, batch=48, rate=3e-3, positions=3.0, queries=6.0, nudge=0.5, nudged=3, decay=0.01, heads=4)
 RECIPES = {
     "tiny": dict(SAME, layers=2, width=32, by="ordinal", ratio=0.6),
     "even": dict(SAME, layers=2, width=32, by="ordinal", ratio=1.0),
@@ -100,11 +100,16 @@ def losses(model: th.GPT2, tokenizer: th.Tokenizer, draw: torch.Generator, recip
 
 
 def new_model(recipe: argparse.Namespace, n_vocab: int) -> th.GPT2:
-    """A model with random weights; positions start larger than GPT-2's, which teaches recall sooner."""
+    """A model with random weights; positions, W_Q and W_K start larger than GPT-2's, which teaches recall sooner.
+
+    GPT-2's initial weights suit its width: in a model of width 32 attention starts, and long stays, all but even.
+    """
     config = th.GPT2Config(n_vocab, CONTEXT, recipe.width, recipe.layers, recipe.heads)
     model = th.GPT2(config, seed=recipe.seed)
     with torch.no_grad():
         model.wpe.weight *= recipe.positions
+        for block in model.h:
+            block.attn.c_attn.weight[:, :2 * recipe.width] *= recipe.queries                        # W_Q and W_K
     return model.to(recipe.device)
 
 
@@ -182,6 +187,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--batch", type=number(int, 8, 10**5), help="lists to cross off from in a step")
     parser.add_argument("--rate", type=number(float, 1e-9, 1), help="highest learning rate")
     parser.add_argument("--positions", type=number(float, 0, 1000), help="positions start from GPT-2's times this")
+    parser.add_argument("--queries", type=number(float, 0, 1000), help="W_Q and W_K start from GPT-2's times this")
     parser.add_argument("--nudge", type=number(float, 0, 1000), help="weight of the nudge; 0 leaves all heads free")
     parser.add_argument("--nudged", type=number(int, 1, 1000), help="heads of each layer that are nudged")
     parser.add_argument("--ratio", type=number(float, 1e-3, 10), help="how much rarer a list of one more item is")

@@ -1,0 +1,129 @@
+# %% [markdown]
+# # 6. What crowds?
+#
+# Of a list of three items two are crossed off, and the model names the third. Of twelve items it often fails, although
+# it can recall any of the twelve by its ordinal. The paper's explanation (Merullo et al. 2024): more and more items
+# crowd the small subspace of chapter 5. "Crowding" can mean three things, which are told apart here:
+#
+# 1. *some indices have no room*: no place in the space makes the movers look at them, and these are the ones that fail;
+# 2. *there are too few dimensions* for that many codes;
+# 3. *the codes move together*: a head that looks at N - 1 mentions alike writes their mean, in which each one weighs
+#    1 / (N - 1), so that two lists with different answers differ less, the longer they are.
+#
+# A control decides: `even` is of the same make as the bundled model `tiny` (architecture, steps, data, seed), but saw
+# all lengths from 2 to 20 alike, where `tiny` saw a list of one more item 0.6 times as often. What is also true of
+# `even`, which hardly fails, cannot be what makes `tiny` fail.
+
+# %%
+from pathlib import Path
+
+import torch
+
+import tinyheads as th
+from common import Result, circuit_of, is_large, options, report, say, table, way_to_cross_off, whole_model
+from tinyheads import plots
+from tinyheads.files.command import number
+
+arguments = options("Crowding, beside a model of the same make that does not crowd.",
+                    ("--seed", 0, "of all prompts", {"type": number(int, 0, 1_000_000)}))
+name, model, tokenizer = whole_model(arguments.model)
+out, seed, small = Path(arguments.out), 100 * arguments.seed, not is_large(model)
+n, n_find, lengths = (400, 1000, (3, 5, 8, 10, 12, 16, 20)) if small else (8, 48, (5, 8))
+by, lengths = way_to_cross_off(tokenizer, model.config.n_ctx, lengths)
+models = {name: model} | ({"even": th.load("even")} if name == "tiny" else {})             # the control has no other
+judged, to_find, to_walk = ({N: th.laundry_list(tokenizer, count, N, by, seed + more) for N in lengths}
+                            for count, more in ((n, 3), (n_find, 2), (4, 5)))
+circuits = {which: circuit_of(each, tokenizer, by, n) for which, each in models.items()}
+rate = lambda value, n=n: "{:.3f} ({:.2f} to {:.2f})".format(value, *th.wilson_interval(value, n))
+
+# %% [markdown]
+# ## Room for each index
+#
+# In the three dimensions that are found for a length, END's coordinates are set to each point of a grid around the
+# codes. At which item do the movers look? An index's *share* is the part of the points where it is that item; with
+# none, it has no room. Beside it stands how often the model answers rightly when that index is the answer.
+
+# %%
+crowded = {which: th.crowding(each, judged, circuits[which], to_find, to_walk, steps=7 if small else 2)
+           for which, each in models.items()}                                               # {model: {N: Crowding}}
+say(table([[which, N, rate(c.accuracy), int((c.shares > 0).sum()), f"{c.by_index[c.shares > 0].nanmean():.2f}",
+            f"{c.by_index[c.shares == 0].nanmean():.2f}", f"{c.apart.median():.1f}"]
+           for which, lines in crowded.items() for N, c in lines.items()],
+          ["model", "items", "accuracy", "indices with room", "accuracy with room", "without", "median d'"]))
+room = {which: torch.cat([c.shares * N for N, c in lines.items()]) for which, lines in crowded.items()}
+right = {which: torch.cat([c.by_index for c in lines.values()]) for which, lines in crowded.items()}
+ranks = {}
+for which in models:
+    seen = right[which].isfinite()                                                          # an index that occurs
+    x, y = room[which][seen], right[which][seen].double()
+    ranks[which] = "{:.2f} ({:.2f} to {:.2f})".format(th.rank_correlation(x, y),
+                                                      *th.bootstrap_interval(th.rank_correlation, x, y, seed=seed))
+    say(f"{which}: rank correlation of an index's share with its accuracy, {len(x)} indices of all lengths: "
+        f"{ranks[which]}")
+figure, axes = plots.new_figure(11, 4.6, columns=2)
+plots.draw_shares(axes[0, 0], {which: [c.accuracy for c in lines.values()] for which, lines in crowded.items()},
+                  lengths, "items in the list", f"Same make, other lengths in training ({n} lists each)", "accuracy")
+plots.draw_room(axes[0, 1], room, right)
+crowding = plots.save_figure(figure, out / "06_crowding.png")
+
+# %% [markdown]
+# ## Are there too few dimensions?
+#
+# What the inhibition heads write at END is made to differ between lists only in k dimensions; the rest is its mean.
+# If lists failed for want of dimensions, more of them would help, and the control would need more of them.
+
+# %%
+dimensions, maps = list(range(1, 9)), {}
+for which, each in models.items():
+    maps[which] = torch.full((len(dimensions), len(lengths)), torch.nan)
+    for column, N in enumerate(lengths):
+        earlier = th.before_end(each, judged[N])
+        basis = th.subspace_from_activations(each, to_find[N], circuits[which], min(8, N - 1))      # [k, D]
+        for k in range(1, len(basis) + 1):                                     # N means differ in N - 1 directions
+            maps[which][k - 1, column], _ = th.carried(each, judged[N], circuits[which], basis[:k], earlier=earlier)
+figure, axes = plots.new_figure(6 * len(maps), 4.4, columns=len(maps))
+for panel, (which, values) in zip(axes[0], maps.items()):
+    plots.draw_map(panel, values, "items in the list", "dimensions kept, k", f"{which}: what k dimensions carry",
+                   "accuracy", list(map(str, lengths)), list(map(str, dimensions)), written=True)
+kept = plots.save_figure(figure, out / "06_dimensions.png")
+
+# %% [markdown]
+# ## What averaging does
+#
+# With S the sum of all N codes, a head that weighs the N - 1 mentions alike writes (S - code) / (N - 1): two answers'
+# writes lie 1 / (N - 1) of their codes' distance apart. We take the distance of all pairs of indices' mean writes, at
+# END, and again behind the LayerNorm through which the movers read. Does the LayerNorm make up for it?
+
+# %%
+apart = {}
+for which, each in models.items():
+    reader = f"L{circuits[which].movers[-1].layer}.attn"
+    for N in lengths:
+        written = th.by_index(th.writes_at_end(each, to_find[N], circuits[which]), to_find[N])               # [N, D]
+        read = th.by_index(th.seen_at_end(each, to_find[N], [reader], "reads")[0], to_find[N])               # [N, D]
+        for where, means in (("written", written), ("read", read)):
+            apart.setdefault((which, where), []).append(torch.pdist(means).mean().item())
+say("\n" + table([[*key, *(f"{value:.3f}" for value in values)] for key, values in apart.items()]
+                 + [["1 / (N - 1)", "", *(f"{1 / (N - 1):.3f}" for N in lengths)]],
+                 ["mean distance of two indices", "", *(f"{N} items" for N in lengths)]))
+lines = {f"{which}, {where}": [value / values[0] for value in values] for (which, where), values in apart.items()}
+figure, axes = plots.new_figure(8, 4.6)
+plots.draw_shares(axes[0, 0], lines | {"1 / (N - 1)": [(lengths[0] - 1) / (N - 1) for N in lengths]}, lengths,
+                  "items in the list, N", "Mean distance of two indices at END", f"distance, {lengths[0]} items = 1")
+axes[0, 0].set(yscale="log", ylim=(0.05, 2))
+averaging = plots.save_figure(figure, out / "06_averaging.png")
+
+# %%
+each = lambda values: ", ".join(f"{value:.2f}" for value in values)
+sizes, sample = f"{', '.join(map(str, lengths))} items", f"n = {n} a length, seed {arguments.seed}"
+report(out, [
+    Result("6 crowding", f"accuracy at {sizes}: " + "; ".join(f"{which} {each(c.accuracy for c in lines.values())}"
+                                                              for which, lines in crowded.items()),
+           name, sample, str(crowding)),
+    Result("6 room", "rank correlation of an index's share of the space with its accuracy: "
+           + "; ".join(f"{which} {value}" for which, value in ranks.items()), name, sample, str(crowding)),
+    Result("6 dimensions", f"accuracy in 3 dimensions at {sizes}: " + "; ".join(
+        f"{which} {each(values[2].tolist())}" for which, values in maps.items()), name, sample, str(kept)),
+    Result("6 averaging", f"distance behind the LayerNorm, {lengths[-1]} items against {lengths[0]}: " + "; ".join(
+        f"{which} {values[-1] / values[0]:.2f} times" for (which, where), values in apart.items() if where == "read"),
+        name, sample, str(averaging))])
