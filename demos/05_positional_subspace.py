@@ -12,7 +12,7 @@ import torch
 
 import tinyheads as th
 from common import Result, circuit_of, is_large, model_for_lists, options, report, say, table
-from tinyheads import plots
+from tinyheads import plots, plots_of_space
 
 arguments = options("The positional subspace.", ("--prompts", None, "how many to judge on", {"type": int}),
                     ("--by", "ordinal", "how items are crossed off", {"choices": ["ordinal", "name"]}))
@@ -89,14 +89,15 @@ for N, row, column in zip(LENGTHS, cloud_axes, region_axes.T):
     basis = bases[N]["activations"][:K]
     points = th.coordinates(th.stream_at_end(model, judged[N], circuit.where), basis)[:500]
     for panel, azimuth in zip(row, (-60, 30)):
-        plots.draw_clouds(panel, points, judged[N].index[:500], f"{N} items, n={len(points)} ({name})", (20, azimuth))
+        title = f"{N} items, n={len(points)} ({name})"
+        plots_of_space.draw_clouds(panel, points, judged[N].index[:500], title, (20, azimuth))
     codes = th.mean_codes(model, to_find[N], circuit, basis)                            # [N, K]
     middle, reach = (codes.amax(0) + codes.amin(0)) / 2, 1.35 * (codes.amax(0) - codes.amin(0)) / 2
     low, high = middle - reach, middle + reach                                          # [3] each
     plane = th.grid(low[:2], high[:2], fine)                                            # [fine ** 2, 2]
     plane = torch.cat([plane, codes.mean(0)[2].expand(len(plane), 1)], dim=1)           # [fine ** 2, 3]
     attended, answered = th.traverse(model, few[N], circuit, basis, plane)              # [fine ** 2, N] each
-    plots.draw_walk(column, attended, answered, (low[:2], high[:2]), codes[:, :2], f"{N} items ({name})")
+    plots_of_space.draw_walk(column, attended, answered, (low[:2], high[:2]), codes[:, :2], f"{N} items ({name})")
     _, answered = th.traverse(model, few[N], circuit, basis, th.grid(low, high, coarse))
     shares[N] = " ".join(f"{share:.2f}" for share in th.shares(answered.argmax(1), N))
     say(f"{N} items: share of the space in which each index is the answer ({coarse}^3 points): {shares[N]}")
@@ -146,5 +147,4 @@ report(out, results)
 # with the item at the random index in 1.00 of the lists of 5 and 0.91 of those of 8; in a random subspace hardly more
 # often than by chance. In the subspace from weights, found without a single run, mean codes do worse (0.53 and 0.39)
 # than traversed ones (1.00 and 0.75): it holds a point for most indices, but not where END usually is.
-# What attention suggested in chapter 4 is now shown by intervention. To try: `--by name`. The bundled model cannot
-# answer lists that are crossed off by name (its accuracy is near chance): what do you expect of each table?
+# What attention suggested in chapter 4 is now shown by intervention. To try: `--model content --by name`.

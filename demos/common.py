@@ -14,6 +14,7 @@ import torch
 import tinyheads as th
 from tinyheads.files.array_file import write_atomically
 from tinyheads.files.command import Parser, folder_to_write, one_line_errors
+from tinyheads.known_circuits import KnownEdges
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROMPT = "When Mary and John went to the store, John gave a drink to"
@@ -248,6 +249,34 @@ def plain_text(tokenizer: th.Tokenizer, n: int, seed: int, pairs: str) -> torch.
     except th.TaskError as error:
         say(f"IOI prompts stand in for plain text: {error}")
         return th.ioi(tokenizer, n, seed=seed, pairs=pairs).tokens
+
+
+def circuit_by_running(asked: str | None) -> tuple[dict[str, KnownEdges], dict[th.Head, str]]:
+    """The circuit for lists of a whole model, found by running it: its edges by mode, and what its heads are known as.
+
+    Both empty where there is no such model, or no circuit in it: for chapters that can do without.
+    """
+    if not (asked or whole_models()):
+        return {}, {}
+    try:
+        _, model, tokenizer = whole_model(asked)
+        lists = {by: th.laundry_list(tokenizer, 400, 5, by, seed=40) for by in ("ordinal", "name")}
+    except th.TinyheadsError as error:
+        say(f"no circuit for lists can be looked for here: {error}")
+        return {}, {}
+    by = max(lists, key=lambda by: th.accuracy(model, lists[by]))
+    circuit = circuit_of(model, tokenizer, by)
+    if not circuit.found:
+        return {}, {}
+    back, first = th.attention_back(model, lists["name"]), min(head.layer for head in circuit.inhibition)
+    duplicate = [th.Head(*place) for place in (back[:first] > 0.5).nonzero().tolist()]
+    edges = {"Q": KnownEdges(tuple(circuit.inhibition), tuple(circuit.movers))}
+    if duplicate:
+        edges["V"] = KnownEdges(tuple(duplicate), tuple(circuit.inhibition))
+    H = model.config.n_head                                              # an area needs other writers to compare with
+    edges = {mode: e for mode, e in edges.items() if len(e.writers) < min(r.layer for r in e.readers) * H}
+    groups = ((duplicate, "duplicate token"), (circuit.inhibition, "inhibition"), (circuit.movers, "mover"))
+    return edges, {head: role for heads, role in groups for head in heads}
 
 
 def circuit_of(model: th.GPT2, tokenizer: th.Tokenizer, by: str, n: int = 400) -> th.Circuit:

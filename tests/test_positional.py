@@ -7,7 +7,7 @@ import torch
 import tinyheads as th
 from tinyheads.planted import CHANNEL_SCALE, N_ITEMS, laundry_prompts, planted
 from helpers import circuit_of
-from tinyheads import plots
+from tinyheads import plots, plots_of_space
 from tinyheads.subspace import lengths_read
 
 
@@ -173,7 +173,7 @@ def test_each_region_is_labelled_inside_itself_and_clear_of_what_is_taken():
     owners[7:, :2] = 1                                                                   # a second region of index 1
     taken = np.zeros_like(owners, bool)
     taken[3:6, 6:8] = True
-    places = plots.inner_points(owners, taken, least=4)
+    places = plots_of_space.inner_points(owners, taken, least=4)
     assert sorted(index for _, index in places) == [0, 1, 1]
     for place, index in places:
         assert owners[place] == index and not taken[place]
@@ -185,14 +185,14 @@ def test_regions_and_clouds_write_every_index():
     owners[5:] = 1
     owners[:, 8:] = -1
     codes = torch.tensor([[0.1, 0.1], [0.9, 0.1]])
-    plots.draw_regions(axes[0, 0], owners, torch.zeros(2), torch.ones(2), codes, "x", "y", "title")
+    plots_of_space.draw_regions(axes[0, 0], owners, torch.zeros(2), torch.ones(2), codes, "x", "y", "title")
     assert sorted(text.get_text() for text in axes[0, 0].texts) == ["0", "0", "1", "1", "none"]
     for text in axes[0, 0].texts:
         x, y = text.get_position()
         assert text.get_text() == ("none" if y > 0.8 else "0" if x < 0.5 else "1")
     figure, axes = plots.new_figure(4, 3, subplot_kw={"projection": "3d"})
     points, index = torch.randn(30, 3, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 3
-    plots.draw_clouds(axes[0, 0], points, index, "title")
+    plots_of_space.draw_clouds(axes[0, 0], points, index, "title")
     assert [text.get_text() for text in axes[0, 0].texts] == ["0", "1", "2"]
 
 

@@ -21,7 +21,7 @@ from tinyheads.last_token import seen_at_end
 from tinyheads.model import GPT2
 from tinyheads.positions import WHOLE
 from tinyheads.prompts import Prompts
-from tinyheads.stream import pattern_names
+from tinyheads.stream import Stream, pattern_names
 
 LEAST_INHIBITION = 0.5  # of END's attention on the crossed-off mentions, all together, makes an inhibition head
 LEAST_MOVER = 0.25      # of END's attention on the answer's place, and more than on all other items, makes a mover
@@ -110,6 +110,25 @@ def attention_on(model: GPT2, prompts: Prompts, places: Tensor) -> Tensor:
     places: positions [B, M]; the attention on a prompt's M places is summed. Raises InputError.
     """
     return attention_to(end_patterns(model, prompts), places)
+
+
+@torch.no_grad()
+def attention_back(model: GPT2, prompts: Prompts) -> Tensor:
+    """How much attention each head gives, from a mention of an item's name, to that item: mean [L, H].
+
+    Duplicate-token heads give most of theirs (Wang et al. 2022, §3.3). prompts: crossed off by name, or IOI. Raises
+    InputError where no mention is of an item.
+    """
+    stream = Stream(record=True)
+    model(prompts.tokens, stream)
+    mentioned = prompts.tokens.gather(1, prompts.mentions)                                          # [B, M]
+    same = mentioned[:, :, None] == prompts.candidates[:, None]                                     # [B, M, N]
+    row, mention = same.any(2).nonzero().T                                                          # [mentions]
+    if not len(row):
+        raise InputError("no mention in these prompts is of an item: give lists that are crossed off by name")
+    query = prompts.mentions[row, mention]                                                          # [mentions]
+    key = prompts.positions[row, same.int().argmax(2)[row, mention]]                                # [mentions]
+    return torch.stack([stream.patterns[name][row, :, query, key].mean(0) for name in stream.patterns])     # [L, H]
 
 
 def attention_to(patterns: Tensor, places: Tensor) -> Tensor:

@@ -101,6 +101,11 @@ def circuit_auc(scores: Tensor, mode: str, circuit: dict[str, KnownEdges] = IOI_
     return wins(scores[known], scores[others]).mean().item()
 
 
+def roc_area(scores: Tensor, known: Tensor) -> float:
+    """How often a score [n] of what is known, bool [n], is above one of what is not; nan if all or none is known."""
+    return wins(scores[known], scores[~known]).mean().item()
+
+
 def only_later(scores: Tensor) -> bool:
     """Whether scores [L, H, L, H] are 0, -inf or nan for all pairs whose reader is not in a later layer."""
     rest = scores[~later(len(scores)).to(scores.device).expand_as(scores)]  # [pairs]

@@ -23,7 +23,7 @@ OPEN_IN_5_7 = (*OPEN_IN_5_6, "steering.mean_codes", "subspace.check_every_index"
 ALL = all_but()
 IN_5_4 = (*ALL, "positions.changed_at")
 IN_5_5, IN_5_6 = all_but(*OPEN_IN_5_5), all_but(*OPEN_IN_5_6)
-IN_5_7 = (*all_but(*OPEN_IN_5_7), "plots.draw_regions")
+IN_5_7 = (*all_but(*OPEN_IN_5_7), "plots_of_space.draw_regions")
 
 EXERCISES = [
     Exercise("5.1 what is written, by place", "mean_write", 3, calls_write, [
