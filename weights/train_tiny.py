@@ -36,7 +36,7 @@ from vocabulary import make_tokenizer
 CONTEXT = 128
 LENGTHS = range(2, 21)
 NUDGED_UNTIL = 0.75  # the part of the training in which heads are nudged
-SAME = dict(steps=6000, batch=48, rate=3e-3, positions=3.0, queries=6.0, nudge=0.5, nudged=3, decay=0.01, heads=4)
+SAME = dict(steps=7000, batch=48, rate=3e-3, positions=3.0, queries=6.0, nudge=0.5, nudged=3, decay=0.01, heads=4)
 RECIPES = {
     "tiny": dict(SAME, layers=2, width=32, by="ordinal", ratio=0.6),
     "even": dict(SAME, layers=2, width=32, by="ordinal", ratio=1.0),
@@ -92,7 +92,7 @@ def losses(model: th.GPT2, tokenizer: th.Tokenizer, draw: torch.Generator, recip
         "text": text_loss(model, th.everyday_text(tokenizer, batch // 8, draw)),
     }
     if nudge:  # how to look at long lists, where these are rare, but not how to answer them
-        long = th.laundry_list(tokenizer, batch // 2, draw_length(draw, 1), by, draw)
+        long = th.laundry_list(tokenizer, batch // 4, draw_length(draw, 1), by, draw)
         stream, patterns = keeping_patterns(model)
         model.final(long.tokens.to(model.wte.weight.device), stream)
         found["long"] = nudge * unevenness(list(patterns.values())[-2][:, :nudged], long)
