@@ -41,7 +41,7 @@ RECIPES = {
     "tiny": dict(SAME, layers=2, width=32, by="ordinal", ratio=0.6),
     "even": dict(SAME, layers=2, width=32, by="ordinal", ratio=1.0),
     "content": dict(SAME, layers=2, width=32, by="name", ratio=1.0),
-    "named": dict(SAME, layers=3, width=64, by="mixed", ratio=1.0),
+    "named": dict(SAME, layers=3, width=64, by="mixed", ratio=1.0, steps=6000, queries=4.0),
 }
 KNOWS = {
     "tiny": "crosses lists off by ordinal and saw long ones rarely",
