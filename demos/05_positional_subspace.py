@@ -11,7 +11,7 @@
 import torch
 
 import tinyheads as th
-from common import Result, circuit_of, is_large, model_for_lists, options, report, say, table
+from common import Result, circuit_of, is_large, model_for_lists, options, rate as rate_of, report, say, table
 from tinyheads import plots, plots_of_space
 
 arguments = options("The positional subspace.", ("--prompts", None, "how many to judge on", {"type": int}),
@@ -36,14 +36,12 @@ say(f"{name}: lists crossed off by {by}; found on {half} lists (seed 33), judged
 # the other lacks. *Random* ones are the comparison throughout.
 
 # %%
-read_most, random = th.components_read_most(model, circuit, K), th.random_subspace(model.config.n_embd, 8, seed=1)
+random = th.random_subspace(model.config.n_embd, 8, seed=1)
 bases, angles, shares, rates = {}, {}, {}, {}                                # all by length of list
 for N in LENGTHS:                            # each basis is [k, D], and its first rows are one of fewer dimensions
     found = th.subspace_from_activations(model, to_find[N], circuit, N - 1)
     bases[N] = {"weights": th.subspace_from_weights(model, circuit, 8), "activations": found, "random": random}
-    others = {"other lists": th.subspace_from_activations(model, again[N], circuit, K), **bases[N],
-              " ".join(map(str, read_most)): th.subspace_of_components(th.ov_svd(th.Heads.of(model)), read_most)}
-    for what, basis in others.items():
+    for what, basis in {"other lists": th.subspace_from_activations(model, again[N], circuit, K), **bases[N]}.items():
         angles[N, what] = " ".join(f"{angle:2.0f}" for angle in th.principal_angles(basis[:K], found[:K]))
 say(table([[*key, row] for key, row in angles.items()], ["items", f"activations, {K} dimensions, and", "degrees"]))
 
@@ -132,6 +130,18 @@ for panel, N in zip(axes[0], LENGTHS):
     plots.draw_lines(panel, {kind: rates[N, kind][:6] for kind in bases[N]}, "dimensions k", "item there answered",
                      f"A random index's mean code, {N} items ({name}, {on})", start=1, levels={"chance": 1 / N})
 steering = plots.save_figure(figure, out / "05_random_index.png")
+content = {}
+if name == "tiny":                          # the control: another model, whose lists are crossed off by name
+    other, of = th.load("content"), lambda count, N, seed: th.laundry_list(tokenizer, count, N, "name", seed)
+    for N in LENGTHS:
+        found, judged_too = of(half, N, 33), of(n, N, 32)
+        theirs = th.find_circuit(other, found)
+        basis = th.subspace_from_activations(other, found, theirs, K)
+        followed = th.steering_rate(other, judged_too, theirs, basis, th.mean_codes(other, found, theirs, basis))
+        looks = th.attention_on(other, judged_too, th.answer_places(judged_too))[theirs.movers[0].layer].max()
+        content[N] = f"{N} items: right {rate_of(th.accuracy(other, judged_too), n)}, its best mover's attention on the "
+        content[N] += f"answer {looks:.2f}, a random index followed {rate_of(followed, n)}"
+        say(f"content, {content[N]}")
 results = [Result("5 random index", f"END set to an index's code, {K} dimensions: its item answered by mean, traversed "
                   "codes in " + "; ".join(f"{row[K - 1]:.2f}, {row[-1]:.2f} ({N} items, {kind})"
                                           for (N, kind), row in rates.items()), name, on, str(steering)),

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 import tinyheads as th
-from common import Result, circuit_of, is_large, options, report, say, table, way_to_cross_off, whole_model
+from common import Result, circuit_of, is_large, options, rate, report, say, table, way_to_cross_off, whole_model
 from tinyheads import plots
 from tinyheads.files.command import number
 
@@ -34,7 +34,6 @@ models = {name: model} | ({"even": th.load("even")} if name == "tiny" else {})  
 judged, to_find, to_walk = ({N: th.laundry_list(tokenizer, count, N, by, seed + more) for N in lengths}
                             for count, more in ((n, 3), (n_find, 2), (4, 5)))
 circuits = {which: circuit_of(each, tokenizer, by, n) for which, each in models.items()}
-rate = lambda value, n=n: "{:.3f} ({:.2f} to {:.2f})".format(value, *th.wilson_interval(value, n))
 
 # %% [markdown]
 # ## Room for each index
@@ -46,7 +45,7 @@ rate = lambda value, n=n: "{:.3f} ({:.2f} to {:.2f})".format(value, *th.wilson_i
 # %%
 crowded = {which: th.crowding(each, judged, circuits[which], to_find, to_walk, steps=7 if small else 2)
            for which, each in models.items()}                                               # {model: {N: Crowding}}
-say(table([[which, N, rate(c.accuracy), int((c.shares > 0).sum()), f"{c.by_index[c.shares > 0].nanmean():.2f}",
+say(table([[which, N, rate(c.accuracy, n), int((c.shares > 0).sum()), f"{c.by_index[c.shares > 0].nanmean():.2f}",
             f"{c.by_index[c.shares == 0].nanmean():.2f}", f"{c.apart.median():.1f}"]
            for which, lines in crowded.items() for N, c in lines.items()],
           ["model", "items", "accuracy", "indices with room", "accuracy with room", "without", "median d'"]))

@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 
 import tinyheads as th
-from common import Result, circuit_of, is_large, options, plain_text, report, say, table, way_to_cross_off, whole_model
+from common import (Result, circuit_of, is_large, options, plain_text, rate, report, say, table, way_to_cross_off,
+                    whole_model)
 from tinyheads import plots
 from tinyheads.files.command import number, numbers
 
@@ -33,7 +34,6 @@ laundry = lambda n, seed: {N: th.laundry_list(tokenizer, n, N, by, seed) for N i
 judged, to_find, to_walk = laundry(n, seed + 3), laundry(n_find, seed + 2), laundry(12 if small else 2, seed + 6)
 circuit = circuit_of(model, tokenizer, by, n)
 control, MOVED, SHUFFLED = th.load("even") if name == "tiny" else None, "control's code, moved", "... shuffled"
-rate = lambda value: "{:.3f} ({:.2f} to {:.2f})".format(value, *th.wilson_interval(value, n))
 
 # %% [markdown]
 # ## In the stream: the right index, given
@@ -81,7 +81,7 @@ if control:
               for moved, ours, theirs in zip(given[MOVED], given["untouched"], best)]
 figure, axes = plots.new_figure(12, 4.6, columns=2)
 for panel, which, lines in ((axes[0, 0], "the right index", given), (axes[0, 1], "a random index", followed)):
-    say("\n" + table([[kind, *map(rate, rates)] for kind, rates in lines.items()],
+    say("\n" + table([[kind, *(rate(value, n) for value in rates)] for kind, rates in lines.items()],
                      [f"answers with {which}", *(f"{N} items" for N in lengths)]))
     plots.draw_shares(panel, lines, lengths, "items in the list", f"END is given {which}'s code", "answers with it")
 steering = plots.save_figure(figure, out / "07_in_the_stream.png")

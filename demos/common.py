@@ -39,6 +39,11 @@ def say(text: str = "") -> None:
     print(text, flush=True)
 
 
+def rate(value: float, n: int) -> str:
+    """A rate that was counted on n prompts, with its 95 % interval (Wilson)."""
+    return "{:.3f} ({:.2f} to {:.2f})".format(value, *th.wilson_interval(value, n))
+
+
 def table(rows: list[list], header: list[str]) -> str:
     """Rows as text, in columns as wide as they need."""
     rows = [header] + [[str(cell) for cell in row] for row in rows]

@@ -11,6 +11,7 @@ import judge
 import labour
 import tinyheads as th
 import train_tiny
+from helpers import random_model
 from tinyheads.files.tokenizer_files import tokenizer_files
 
 
@@ -146,3 +147,17 @@ def test_the_figures_are_those_that_the_library_gives(tokenizer):
     assert str(th.find_circuit(model, judge.lists_of(tokenizer, "ordinal", judge.SEEDS["heads"], 60)(8))) in page
     followed = [line for line in page.splitlines() if line.startswith("| followed")]
     assert len(followed) == 6 and all(line.count("(") == len(judge.STEERED) for line in followed)
+
+
+@pytest.mark.parametrize("layers", [2, 3])
+def test_the_last_layer_at_end_is_what_the_whole_model_computes_there(tokenizer, layers):
+    model = random_model(dict(n_vocab=tokenizer.n_vocab, n_ctx=128, n_embd=32, n_layer=layers, n_head=4))
+    prompts, stream = th.laundry_list(tokenizer, 5, 4, "mixed", 7), th.Stream(record=True)
+    logits = model(prompts.tokens, stream)[:, -1]
+    x, patterns = train_tiny.before_last_layer(model, prompts.tokens, keep=True)
+    end, pattern = train_tiny.last_layer_at_end(model, x)
+    torch.testing.assert_close(model.ln_f(end) @ model.unembedding.T, logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(pattern, stream.patterns[f"L{layers - 1}"][:, :, -1:])
+    assert list(patterns) == [f"L{layer}" for layer in range(layers - 1)]
+    for name, kept in patterns.items():
+        torch.testing.assert_close(kept, stream.patterns[name])

@@ -55,8 +55,8 @@ def division_of_labour(patterns: Mapping[str, Tensor], prompts: th.Prompts, cros
 
 
 def attention_of_end(pattern: Tensor, prompts: th.Prompts, places: Tensor) -> Tensor:
-    """END's attention on some places [B, M] in a pattern [B, H, T, T]: [B, H, M]."""
-    seen = pattern[:, :, prompts.end]                                                               # [B, H, T]
+    """END's attention on some places [B, M] in a pattern [B, H, T, T] or END's alone [B, H, 1, T]: [B, H, M]."""
+    seen = pattern[:, :, -1]                                                                        # [B, H, T]
     return seen.gather(2, places[:, None].to(seen.device).expand(-1, seen.shape[1], -1))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import tinyheads as th
+from tinyheads.files.weights import BUNDLED
 
 ROOT = Path(__file__).parents[2]
 # The wheel that `pip install .` would make; where this setuptools cannot make one (before 70.1, and without the package
@@ -43,7 +44,8 @@ def installed(tmp_path_factory):
     for name in ["setup.cfg", "pyproject.toml", "README.md", "LICENSE"]:
         shutil.copy(ROOT / name, copy)
     shutil.copytree(ROOT / "tinyheads", copy / "tinyheads", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "weights" / "tiny", copy / "weights" / "tiny")
+    for name in BUNDLED:
+        shutil.copytree(ROOT / "weights" / name, copy / "weights" / name)
     run([sys.executable, "-c", BUILD, wheels, target], copy)
     for wheel in wheels.glob("*.whl"):
         with zipfile.ZipFile(wheel) as packed:
@@ -57,13 +59,14 @@ def run(command, folder, **environment):
     return done.stdout
 
 
-def test_it_holds_the_modules_and_the_bundled_model_and_nothing_else(installed):
+def test_it_holds_the_modules_and_the_bundled_models_and_nothing_else(installed):
     def files(folder, pattern):
         return {file.relative_to(folder): file.read_bytes() for file in folder.rglob(pattern)}
     assert files(installed / "tinyheads", "*.py") == files(ROOT / "tinyheads", "*.py")
-    assert files(installed / "tinyheads" / "weights" / "tiny", "*.*") == files(ROOT / "weights" / "tiny", "*.*")
+    for name in BUNDLED:
+        assert files(installed / "tinyheads" / "weights" / name, "*.*") == files(ROOT / "weights" / name, "*.*")
     assert {entry.name.split("-")[0] for entry in installed.iterdir()} == {"tinyheads"}
-    assert [entry.name for entry in (installed / "tinyheads" / "weights").iterdir()] == ["tiny"]
+    assert {entry.name for entry in (installed / "tinyheads" / "weights").iterdir()} == set(BUNDLED)
 
 
 def test_the_bundled_model_loads_by_name_and_downloads_go_to_the_users_cache(installed, tmp_path, monkeypatch):

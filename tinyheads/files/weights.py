@@ -26,12 +26,13 @@ from tinyheads.files.tokenizer import Tokenizer
 from tinyheads.heads import Heads, heads_from
 from tinyheads.model import GPT2
 
+BUNDLED = ("tiny", "even", "content", "named")  # the models that this repository brings along
 # What people who know Hugging Face's libraries call OpenAI's models.
 OPENAI_NAMES = {"gpt2": "124M", "gpt2-small": "124M", "gpt2-medium": "355M", "gpt2-large": "774M", "gpt2-xl": "1558M"}
 
 
 def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = False, n_head: int | None = None) -> GPT2:
-    """A model of the name ("tiny"; "124M" ... "1558M", downloaded once) or at the path, ready to run.
+    """A model of the name (BUNDLED; "124M" ... "1558M", downloaded once) or at the path, ready to run.
 
     path: a folder (OpenAI's bundle, safetensors with config.json) or a .safetensors file; for names see `locate`.
     verify: check the checksums stored in OpenAI's bundle first; n_head: heads in a layer, only for a
@@ -178,7 +179,7 @@ def search_path() -> list[Path]:
     """Folders in which a named model is looked for, in order; the first is where downloads go.
 
     What the environment's TINYHEADS_WEIGHTS says; the repository's weights/, or, where tinyheads was installed from a
-    wheel, the user's cache and behind it the copy of weights/tiny that the wheel brings along. A user without a home
+    wheel, the user's cache and behind it the copies of the bundled models that the wheel brings. A user without a home
     folder (as in `docker run -u 1234`) has no cache.
     """
     here = Path(__file__).resolve().parents[1]  # the package
@@ -199,7 +200,7 @@ def find_weights(name: str | Path) -> Path:
     for place in looked:
         if os.path.exists(place):  # unlike place.exists(), False for a name too long to be one
             return place
-    near = did_you_mean(path.name, ["tiny", *OPENAI_SIZES, *OPENAI_NAMES])
+    near = did_you_mean(path.name, [*BUNDLED, *OPENAI_SIZES, *OPENAI_NAMES])
     raise CheckpointError(f"no weights {str(name)!r}; looked for {', '.join(map(str, looked))}; names: {near}")
 
 
