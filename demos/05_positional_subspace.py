@@ -37,7 +37,7 @@ say(f"{name}: lists crossed off by {by}; found on {half} lists (seed 33), judged
 
 # %%
 random = th.random_subspace(model.config.n_embd, 8, seed=1)
-bases, angles, shares, rates = {}, {}, {}, {}                                # all by length of list
+bases, angles, rates = {}, {}, {}                                            # all by length of list
 for N in LENGTHS:                            # each basis is [k, D], and its first rows are one of fewer dimensions
     found = th.subspace_from_activations(model, to_find[N], circuit, N - 1)
     bases[N] = {"weights": th.subspace_from_weights(model, circuit, 8), "activations": found, "random": random}
@@ -96,9 +96,6 @@ for N, row, column in zip(LENGTHS, cloud_axes, region_axes.T):
     plane = torch.cat([plane, codes.mean(0)[2].expand(len(plane), 1)], dim=1)           # [fine ** 2, 3]
     attended, answered = th.traverse(model, few[N], circuit, basis, plane)              # [fine ** 2, N] each
     plots_of_space.draw_walk(column, attended, answered, (low[:2], high[:2]), codes[:, :2], f"{N} items ({name})")
-    _, answered = th.traverse(model, few[N], circuit, basis, th.grid(low, high, coarse))
-    shares[N] = " ".join(f"{share:.2f}" for share in th.shares(answered.argmax(1), N))
-    say(f"{N} items: share of the space in which each index is the answer ({coarse}^3 points): {shares[N]}")
 clouds = plots.save_figure(clouds, out / "05_coordinates.png")
 regions = plots.save_figure(regions, out / "05_regions.png")
 
@@ -130,18 +127,16 @@ for panel, N in zip(axes[0], LENGTHS):
     plots.draw_lines(panel, {kind: rates[N, kind][:6] for kind in bases[N]}, "dimensions k", "item there answered",
                      f"A random index's mean code, {N} items ({name}, {on})", start=1, levels={"chance": 1 / N})
 steering = plots.save_figure(figure, out / "05_random_index.png")
-content = {}
-if name == "tiny":                          # the control: another model, whose lists are crossed off by name
-    other, of = th.load("content"), lambda count, N, seed: th.laundry_list(tokenizer, count, N, "name", seed)
-    for N in LENGTHS:
-        found, judged_too = of(half, N, 33), of(n, N, 32)
-        theirs = th.find_circuit(other, found)
-        basis = th.subspace_from_activations(other, found, theirs, K)
-        followed = th.steering_rate(other, judged_too, theirs, basis, th.mean_codes(other, found, theirs, basis))
-        looks = th.attention_on(other, judged_too, th.answer_places(judged_too))[theirs.movers[0].layer].max()
-        content[N] = f"{N} items: right {rate_of(th.accuracy(other, judged_too), n)}, its best mover's attention on the "
-        content[N] += f"answer {looks:.2f}, a random index followed {rate_of(followed, n)}"
-        say(f"content, {content[N]}")
+control = {}
+for N in LENGTHS if name == "tiny" else ():                 # `content`, which sees the words and not their places
+    other, (found, fresh) = th.load("content"), (th.laundry_list(tokenizer, n, N, "name", seed) for seed in (33, 32))
+    theirs = th.find_circuit(other, found)
+    basis = th.subspace_from_activations(other, found, theirs, K)
+    followed = th.steering_rate(other, fresh, theirs, basis, th.mean_codes(other, found, theirs, basis))
+    looks = th.attention_on(other, fresh, th.answer_places(fresh)).max()
+    control[N] = (f"{N} items: right {rate_of(th.accuracy(other, fresh), n)}, a mover's attention on the answer "
+                  f"{looks:.2f}, a random index followed {rate_of(followed, n)}")
+    say(f"content, {control[N]}")
 results = [Result("5 random index", f"END set to an index's code, {K} dimensions: its item answered by mean, traversed "
                   "codes in " + "; ".join(f"{row[K - 1]:.2f}, {row[-1]:.2f} ({N} items, {kind})"
                                           for (N, kind), row in rates.items()), name, on, str(steering)),
@@ -149,8 +144,8 @@ results = [Result("5 random index", f"END set to an index's code, {K} dimensions
                   + "; ".join(f"{angles[N, 'weights']} ({N} items)" for N in LENGTHS), name, f"n={half}", str(clouds)),
            Result("5 dimensions", f"accuracy at {N} items, {K} dimensions: " + ", ".join(
                   f"{curve[K - 1]:.2f} {what}" for what, curve in curves.items()), name, on, str(dimensions)),
-           Result("5 traversal", "the space, by index: " + "; ".join(shares.values()), name, "4 lists", str(regions))]
-report(out, results)
+           Result("5 regions", "END moved over a plane: what is looked at and answered", name, "4 lists", str(regions))]
+report(out, results + [Result("5 control", "; ".join(control.values()), "content", on, str(steering))] * bool(control))
 
 # %% [markdown]
 # On the bundled model the test is passed. With three dimensions from activations and mean codes, the model answers

@@ -45,7 +45,8 @@ def test_a_walk_is_drawn_by_who_is_looked_at_and_who_is_answered():
     attended = torch.tensor([[0.9, 0.0], [0.0, 0.9], [0.05, 0.0], [0.0, 0.9]]).repeat_interleave(16, 0)     # [64, 2]
     answered = attended.flip(1)
     figure, axes = plots.new_figure(6, 3, columns=2)
-    plots_of_space.draw_walk(axes[0], attended, answered, (torch.zeros(2), torch.ones(2)), torch.full((2, 2), 0.5), "2 items")
+    corners, codes = (torch.zeros(2), torch.ones(2)), torch.full((2, 2), 0.5)
+    plots_of_space.draw_walk(axes[0], attended, answered, corners, codes, "2 items")
     labels = [[text.get_text() for text in panel.texts if text.get_fontsize() > 10] for panel in axes[0]]
     assert sorted(labels[0]) == ["0", "1", "1", "none"] and sorted(set(labels[1])) == ["0", "1"]
 

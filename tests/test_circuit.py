@@ -212,3 +212,23 @@ def test_places_that_are_none_are_refused(plain, prompts, places, said):
         th.attention_on(plain, prompts, places)
     with pytest.raises(th.InputError, match=said):
         attention_to(torch.zeros(100, 12), places)
+
+
+# --- where mentions look ---------------------------------------------------------------------------------
+
+
+def test_attention_back_is_read_off_each_mention_of_an_item():
+    tokenizer = th.load_tokenizer("tiny")
+    model = th.GPT2(th.GPT2Config(tokenizer.n_vocab, 128, 16, 2, 2), seed=3).requires_grad_(False)
+    prompts = th.laundry_list(tokenizer, 7, 4, "mixed", seed=2)
+    stream = th.Stream(record=True)
+    model(prompts.tokens, stream)
+    seen = []                                                              # one entry a mention of a name: [L, H]
+    for b, row in enumerate(prompts.tokens.tolist()):
+        for mention in prompts.mentions[b].tolist():
+            if row.index(row[mention]) < mention:                          # it stood in the list already
+                key = row.index(row[mention])
+                seen.append(torch.stack([stream.patterns[f"L{layer}"][b, :, mention, key] for layer in range(2)]))
+    torch.testing.assert_close(th.attention_back(model, prompts), torch.stack(seen).mean(0))
+    with pytest.raises(th.InputError, match="crossed off by name"):
+        th.attention_back(model, th.laundry_list(tokenizer, 7, 4, "ordinal", seed=2))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import tinyheads as th
 from tinyheads import plots
 
 DEMOS = Path(__file__).parents[1] / "demos"
@@ -24,7 +25,7 @@ def run(script, *arguments, **environment):
 
 
 def test_the_demos_run_on_the_bundled_model_and_their_results_are_kept(tmp_path):
-    """The quick ones; .ci/run runs all seven, as the README's main command."""
+    """The quick ones; .ci/run runs all eight, as the README's main command."""
     done = run("reproduce.py", "--only", "0123", "--out", str(tmp_path), HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "results.json").read_text())
@@ -95,3 +96,32 @@ def test_a_map_of_pairs_shows_only_later_readers_and_circles_the_pairs_it_is_tol
     shown = ~axes[0, 0].images[0].get_array().mask
     assert shown.tolist() == [[False, False, True, True]] * 2 + [[False] * 4] * 2
     assert [line.get_xydata().tolist() for line in axes[0, 0].lines] == [[[2, 1]]]  # reader across, writer down
+
+
+def test_a_map_of_rates_stands_in_its_cells_on_one_scale():
+    figure, axes = plots.new_figure(4, 3)
+    values = torch.tensor([[0.25, torch.nan], [0.5, 0.75]])
+    plots.draw_map(axes[0, 0], values, "k", "N", "title", "accuracy", written=True)
+    assert [text.get_text() for text in axes[0, 0].texts] == ["0.25", "0.50", "0.75"]
+    assert axes[0, 0].images[0].get_clim() == (0, 1)
+
+
+def test_a_circuit_is_drawn_with_every_head_and_its_strongest_edge_darkest():
+    figure, axes = plots.new_figure(4, 3)
+    head = th.Head
+    edges = {(head(0, 0), head(1, 0)): 0.1, (head(0, 0), head(1, 1)): 0.5, (head(0, 1), head(1, 0)): 0.3}
+    plots.draw_circuit(axes[0, 0], 2, 2, edges, {head(1, 1): "mover"}, "title")
+    assert [text.get_text() for text in axes[0, 0].texts] == ["L0.H0", "L0.H1", "L1.H0", "L1.H1\nmover"]
+    lines = {(tuple(line.get_xdata()), tuple(line.get_ydata())): line for line in axes[0, 0].lines}
+    assert set(lines) == {((w.head, r.head), (0, 1)) for w, r in edges}
+    shades = {score: float(lines[(w.head, r.head), (0, 1)].get_color()) for (w, r), score in edges.items()}
+    assert shades[0.1] > shades[0.3] > shades[0.5] == 0
+
+
+def test_each_index_is_a_point_of_its_room_and_accuracy():
+    figure, axes = plots.new_figure(4, 3)
+    room, right = {"a": torch.tensor([0.0, 2.0]), "b": torch.tensor([1.0])}, {"a": torch.tensor([0.1, 1.0]),
+                                                                             "b": torch.tensor([0.9])}
+    plots.draw_room(axes[0, 0], room, right)
+    points = {line.get_label(): (line.get_xdata().tolist(), line.get_ydata().tolist()) for line in axes[0, 0].lines}
+    assert points["a"] == (pytest.approx([0, 2]), pytest.approx([0.1, 1])) and set(points) == {"a", "b"}

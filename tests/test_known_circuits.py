@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import tinyheads as th
-from tinyheads.known_circuits import IOI_CIRCUIT, KnownEdges, circuit_pairs, heads_named, resampled_auc
+from tinyheads.known_circuits import IOI_CIRCUIT, KnownEdges, circuit_pairs, heads_named, resampled_auc, roc_area
 
 # Wang et al. 2022, Figure 2, written out again: (layer, head).
 S_INHIBITION = [(7, 3), (7, 9), (8, 6), (8, 10)]
@@ -180,3 +180,9 @@ def test_resampling_is_repeatable_and_of_one_reader_always_the_area():
     one = {"Q": KnownEdges(heads_named("7.3 8.6"), heads_named("9.9"))}
     areas = resampled_auc(random_scores(1), *circuit_pairs(12, 12, "Q", one), 20)
     torch.testing.assert_close(areas, torch.full((20,), th.circuit_auc(random_scores(1), "Q", one)).double())
+
+
+def test_the_area_of_any_ranking_is_the_share_of_pairs_in_order():
+    scores, known = torch.tensor([3.0, 1.0, 2.0, 2.0]), torch.tensor([True, False, True, False])
+    assert roc_area(scores, known) == (1 + 1 + 1 + 0.5) / 4
+    assert math.isnan(roc_area(scores, torch.zeros(4, dtype=torch.bool)))

@@ -2,145 +2,112 @@
 
     python demos/assignments/grade.py 3 submission.py                     a table, on the terminal
     python demos/assignments/grade.py 3 submission.py --json results.json and what Gradescope's autograder reads
-    python demos/assignments/grade.py 3 folder/ --csv marks.csv           every submission in a folder, a row each
+    python demos/assignments/grade.py 3 folder/ --csv marks.csv           everything in a folder, a row each
+        --feedback told/ --deadline 2026-12-01T18:00 --penalty 0.1        and a file a student; late work costs
 
-The inputs are drawn from --seed (a random one, printed, if it is left out). README.md, beside this file, is the
-instructors' page.
+The inputs are drawn from --seed (a random one, printed, if it is left out). The CSV is whole after each submission, and
+--resume goes on with it. README.md, beside this file, is the instructors' page.
 """
 
 import argparse
-import csv
-import io
-import json
 import secrets
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import torch
 
+from grader.handed_in import HandedIn, handed_in
 from grader.marks import Marks, draw, grade, guarded_files, load_assignment
-from grader.session import Session, SessionError, Submission
+from grader.reports import (Lateness, columns, feedback_file, gradescope, json_text, read_csv, row, table, write_csv,
+                            write_text)
+from grader.session import Session, SessionError
 
 import tinyheads as th                                # behind the grader, which makes it this checkout's library
-from tinyheads.files.array_file import write_atomically
-from tinyheads.files.command import Parser, one_line_errors
-
-MAIN_NAMES = ("submission.py", "starter.py")
+from tinyheads.files.command import Parser, folder_to_write, number, one_line_errors
 
 
-def in_folder(folder: Path) -> Submission | None:
-    """A folder as one submission: submission.py, else starter.py, else the only .py; the others can be imported."""
-    files = sorted(folder.glob("*.py"))
-    named = [folder / name for name in MAIN_NAMES if folder / name in files] or (files if len(files) == 1 else [])
-    return Submission(folder.name, named[0], tuple(file for file in files if file != named[0])) if named else None
-
-
-def submissions_in(path: Path, one: bool) -> list[Submission]:
-    """The submission at a path: a file, or all in a folder (its .py files and its subfolders).
-
-    one: a folder is one submission. Raises FileNotFoundError where there is none.
-    """
-    if path.is_file():
-        return [Submission(path.name, path)]
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path}: there is no such file or folder")
-    submissions = []
-    for each in [path] if one else sorted(path.iterdir()):
-        if each.is_file() and each.suffix == ".py":
-            submissions.append(Submission(each.stem, each))
-        elif each.is_dir() and not each.name.startswith((".", "__")):
-            if submission := in_folder(each):
-                submissions.append(submission)
-            else:
-                n = len(list(each.glob("*.py")))
-                print(f"{each}: left out, for it has {n} .py files and none is called submission.py", file=sys.stderr)
-    if not submissions:
-        raise FileNotFoundError(f"{path}: no submission in it; one .py file, or the main one called submission.py")
-    return submissions
-
-
-def table(marks: Marks) -> str:
-    """One submission's marks, for the terminal."""
-    width = max(len(mark.exercise.name) for mark in marks.exercises) + 2
-    lines = [f"{marks.assignment.folder.name}   {marks.submission}   seed {marks.seed}", ""]
-    for mark in marks.exercises:
-        lines.append(f"{mark.exercise.name:<{width}}{mark.points:5g} of {mark.exercise.points:g}")
-        if not mark.full:
-            lines += ["    " + line for line in mark.output.splitlines()] + [""]
-    lines += ["", f"{'total':<{width}}{marks.points:5g} of {marks.assignment.points:g}"]
-    return "\n".join(lines + [f"warning: {warning}" for warning in marks.warnings])
-
-
-def gradescope(marks: Marks, seconds: float) -> dict:
-    """The same as Gradescope's results.json (gradescope-autograders.readthedocs.io/en/latest/specs)."""
-    return {
-        "score": round(marks.points, 4), "max_score": marks.assignment.points, "execution_time": round(seconds, 3),
-        "output": "\n".join([f"{marks.assignment.folder.name}, inputs drawn from seed {marks.seed}.", *marks.warnings]),
-        "tests": [{"name": mark.exercise.name, "score": round(mark.points, 4), "max_score": mark.exercise.points,
-                   "status": "passed" if mark.full else "failed", "output": mark.output} for mark in marks.exercises],
-    }
-
-
-def write_text(path: Path, text: str) -> None:
-    """A whole file or none."""
-    with write_atomically(path) as file:
-        file.write(text.encode("utf-8"))
-
-
-def csv_text(all_marks: list[Marks]) -> str:
-    """One row a submission, one column an exercise, and the total."""
-    rows = io.StringIO()
-    writer = csv.writer(rows, lineterminator="\n")
-    names = [mark.exercise.name for mark in all_marks[0].exercises]
-    writer.writerow(["submission", *names, "total", "seed", "warnings"])
-    for marks in all_marks:
-        points = [f"{mark.points:g}" for mark in marks.exercises]
-        writer.writerow([marks.submission, *points, f"{marks.points:g}", marks.seed, "; ".join(marks.warnings)])
-    return rows.getvalue()
+def moment(text: str) -> datetime:
+    """For --deadline: a day and a time, in this machine's time zone."""
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=None)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 2026-12-01T18:00") from None
 
 
 def options(arguments: list[str] | None) -> argparse.Namespace:
+    """The command's options; a wrong one ends it with one line."""
     parser = Parser(description="Grade submissions of one of tinyheads' assignments.")
     parser.add_argument("assignment", type=int, help="its number, 1 to 6")
     parser.add_argument("path", type=Path, help="a submission's .py file, or a folder of submissions")
-    parser.add_argument("--seed", type=int, help="of the inputs, from 0; a random one if left out")
+    parser.add_argument("--seed", type=number(int, 0, 2**40), help="of the inputs; a random one if left out")
     parser.add_argument("--json", type=Path,
                         help="write results.json as Gradescope reads it; a folder is then one submission")
     parser.add_argument("--csv", type=Path, help="write one row a submission")
-    parser.add_argument("--seconds", type=float, help="time limit of every exercise, in place of its own")
+    parser.add_argument("--resume", action="store_true", help="go on with the CSV of a run that broke off")
+    parser.add_argument("--feedback", type=folder_to_write, help="a folder for one text file a submission")
+    parser.add_argument("--deadline", type=moment, help="2026-12-01T18:00; what was changed later is late")
+    parser.add_argument("--penalty", type=number(float, 0, 1), default=0.0,
+                        help="share of the points that each day late costs, 0.1 for a tenth")
+    parser.add_argument("--seconds", type=number(float, 1e-3, 1e6), help="time limit of every exercise")
     asked = parser.parse_args(arguments)
-    if asked.seed is not None and not 0 <= asked.seed < 2**40:
-        parser.error(f"--seed is a whole number from 0, not {asked.seed}")
-    if asked.seconds is not None and not 0 < asked.seconds < 1e6:
-        parser.error(f"--seconds is a time above 0, not {asked.seconds}")
+    if asked.resume and not asked.csv:
+        parser.error("argument --resume: it goes on with a CSV; say which, with --csv")
+    if asked.penalty and not asked.deadline:
+        parser.error("argument --penalty: it needs a --deadline")
     return asked
+
+
+def kept_rows(asked: argparse.Namespace, names: list[str], entries: list[HandedIn]) -> list[dict[str, str]]:
+    """The rows of the run that is resumed, of those that are still there; none where none is. Raises ValueError."""
+    if not (asked.resume and asked.csv.exists()):
+        return []
+    there = {entry.name for entry in entries}
+    return [each for each in read_csv(asked.csv, names) if each["submission"].removeprefix("'") in there]
+
+
+def grade_one(session: Session, assignment, entry: HandedIn, seed: int, calls: list, asked) -> Marks | None:
+    """One entry's marks, told on the terminal and in the files that were asked for; None where it cannot be graded."""
+    start, marks = time.monotonic(), None
+    if entry.submission:
+        marks = grade(session, assignment, entry.submission, seed, calls)
+    text = table(marks) if marks else f"{assignment.folder.name}   {entry.name}\n\nnot graded: {entry.reason}"
+    print(text, end="\n\n", flush=True)
+    if asked.feedback:
+        asked.feedback.mkdir(parents=True, exist_ok=True)
+        write_text(feedback_file(asked.feedback, entry.name), text + "\n")
+    if asked.json and marks:
+        write_text(asked.json, json_text(gradescope(marks, time.monotonic() - start)))
+    return marks
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command. Gives the process's exit status: 0 whatever the marks, 2 where nothing could be graded."""
     asked = options(arguments)
     torch.set_num_threads(1)  # the matrices are small: threads would wait for each other
-    seed = secrets.randbelow(2**31) if asked.seed is None else asked.seed
+    late = Lateness(asked.deadline, asked.penalty)
     try:
         assignment = load_assignment(asked.assignment)
-        all_marks = []
-        submissions = submissions_in(asked.path, one=asked.json is not None)
+        entries = handed_in(asked.path, one=asked.json is not None)
+        rows = kept_rows(asked, columns(assignment), entries)
+        seed = int(rows[0]["seed"]) if rows else secrets.randbelow(2**31) if asked.seed is None else asked.seed
+        done = {each["submission"].removeprefix("'") for each in rows}
+        if asked.json and entries[0].submission is None:
+            raise FileNotFoundError(f"{asked.path}: {entries[0].reason}")
         with Session(guarded_files(assignment), asked.seconds) as session:
             calls = draw(assignment, seed)
-            for submission in submissions:
-                start = time.monotonic()
-                marks = grade(session, assignment, submission, seed, calls)
-                all_marks.append(marks)
-                print(table(marks), end="\n\n", flush=True)
-                if asked.json:
-                    write_text(asked.json, json.dumps(gradescope(marks, time.monotonic() - start), indent=2))
-        if asked.csv:
-            write_text(asked.csv, csv_text(all_marks))
-    except (OSError, SessionError, th.TinyheadsError) as error:
+            for entry in entries:
+                if entry.name in done:
+                    continue
+                marks = grade_one(session, assignment, entry, seed, calls, asked)
+                rows.append(row(assignment, entry, marks, seed, late))
+                if asked.csv:
+                    write_csv(asked.csv, columns(assignment), rows)
+    except (OSError, ValueError, SessionError, th.TinyheadsError) as error:
         print(f"grade.py: {error}", file=sys.stderr)
         if asked.json and asked.json.parent.is_dir():  # so that Gradescope shows the reason
-            write_text(asked.json, json.dumps({"score": 0, "output": f"Nothing could be graded: {error}", "tests": []}))
+            write_text(asked.json, json_text({"score": 0, "output": f"Nothing could be graded: {error}", "tests": []}))
         return 2
     return 0
 

@@ -121,9 +121,10 @@ def test_a_folder_becomes_one_csv(folder, tmp_path, capsys):
     assert grade.main(["1", str(folder), "--csv", str(tmp_path / "marks.csv"), "--seed", "7"]) == 0
     rows = list(csv.DictReader((tmp_path / "marks.csv").read_text().splitlines()))
     assert [(row["submission"], row["1.1 LayerNorm"], row["total"], row["seed"]) for row in rows] == [
-        ("ada", "2", "2", "7"), ("bob", "2", "2", "7"), ("eve", "0", "0", "7")]
-    assert len(rows[0]) == 1 + 7 + 3
-    assert "empty: left out" in capsys.readouterr().err
+        ("ada", "2", "2", "7"), ("bob", "2", "2", "7"), ("empty", "0", "0", "7"), ("eve", "0", "0", "7")]
+    assert len(rows[0]) == 1 + 7 + 9 and {row["maximum"] for row in rows} == {"20"}
+    assert "no file to grade" in rows[2]["reason"] and not any(rows[k]["reason"] for k in (0, 1, 3))
+    assert "not graded: no file to grade" in capsys.readouterr().out
 
 
 def test_the_command_writes_what_gradescope_reads(folder, tmp_path):
@@ -150,7 +151,7 @@ def test_what_cannot_be_graded_is_one_line(arguments, says, capsys):
 
 def test_gradescope_is_told_why_nothing_could_be_graded(folder, tmp_path, capsys):
     results = tmp_path / "results.json"
-    for nothing in (folder, folder / "empty", folder / "nowhere"):
+    for nothing in (folder / "empty", folder / "nowhere"):
         assert grade.main(["1", str(nothing), "--json", str(results)]) == 2
         written = json.loads(results.read_text())
         assert written["score"] == 0 and written["tests"] == [] and str(nothing) in written["output"]

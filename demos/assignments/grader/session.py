@@ -39,11 +39,17 @@ class SessionError(RuntimeError):
 
 @dataclass(frozen=True)
 class Submission:
-    """What a student handed in: a name for the table, the file with the functions, and files beside it."""
+    """What a student handed in: a name for the table, the file with the functions, and what comes along with it."""
 
     name: str
     main: Path
     beside: tuple[Path, ...] = ()
+
+    @property
+    def as_module(self) -> str:
+        """The main file's name, so written that Python imports it (`x.PY`) and any error can quote it."""
+        stem = self.main.stem
+        return f"{stem if stem.isprintable() and stem.isascii() else 'submission'}.py"
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ class Session:
         self.seconds = seconds
         self.warnings: list[str] = []
         self.process: subprocess.Popen | None = None
+        self.child = 0                                                # the runner's child, while one is at work
         self.root = Path(tempfile.mkdtemp(prefix="tinyheads-grading-"))
         self.models: dict[object, Model] = {}                         # kept alive, so that ids stay theirs
         self.guarded_hashes = hashes(self.guarded)
@@ -153,13 +160,19 @@ class Session:
             raise SessionError(f"the runner did not start: {told}")
 
     def stop(self) -> None:
-        """End the runner."""
+        """End the runner, and the child that it is waiting for."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
             self.process.stdin.close()
             self.process.stdout.close()
             self.process = None
+        if self.child:
+            try:
+                os.killpg(self.child, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                pass  # it ended with the runner
+        self.child = 0
 
     def reply(self, seconds: float) -> dict | None:
         """The runner's next line, or None where it ended or kept silent for so long."""
@@ -177,21 +190,16 @@ class Session:
         """One exercise, run: what became of the child. None where the runner did not survive it."""
         if self.process is None:
             self.start()
-        pid = None
         try:
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
-            pid = (self.reply(PATIENCE) or {}).get("pid")
-            answer = self.reply(request["seconds"] + PATIENCE) if pid else None
+            self.child = (self.reply(PATIENCE) or {}).get("pid", 0)
+            answer = self.reply(request["seconds"] + PATIENCE) if self.child else None
         except (BrokenPipeError, ValueError):
             answer = None
         if answer is None:
             self.stop()
-            if pid:
-                try:
-                    os.killpg(pid, signal.SIGKILL)
-                except (ProcessLookupError, PermissionError):
-                    pass  # it ended with the runner
+        self.child = 0
         return answer
 
     # --- one exercise ---
@@ -204,11 +212,14 @@ class Session:
         folder = self.root / "work" / "now"
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "submission").mkdir(parents=True)
-        for file in (submission.main, *submission.beside):
-            shutil.copyfile(file, folder / "submission" / file.name)
+        main = folder / "submission" / submission.as_module
+        shutil.copyfile(submission.main, main)
+        for file in submission.beside:
+            copy = shutil.copytree if file.is_dir() else shutil.copyfile
+            copy(file, folder / "submission" / file.name)
         for number, call in enumerate(calls):
             (folder / f"in_{number}").write_bytes(pack(self.with_paths(call.args)))
-        answer = self.ask({"folder": str(folder), "submission": str(folder / "submission" / submission.main.name),
+        answer = self.ask({"folder": str(folder), "submission": str(main),
                            "function": exercise.function, "uses": exercise.uses, "forbidden": list(exercise.forbidden),
                            "calls": len(calls), "seconds": seconds, "megabytes": exercise.megabytes})
         outcomes = [outcome(folder, number, answer, exercise, seconds) for number in range(len(calls))]
