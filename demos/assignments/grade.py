@@ -4,6 +4,7 @@
     python demos/assignments/grade.py 3 submission.py --json results.json and what Gradescope's autograder reads
     python demos/assignments/grade.py 3 folder/ --csv marks.csv           everything in a folder, a row each
         --feedback told/ --deadline 2026-12-01T18:00 --penalty 0.1        and a file a student; late work costs
+        --similar near.txt                                                and which of them are near-equal
 
 The inputs are drawn from --seed (a random one, printed, if it is left out). The CSV is whole after each submission, and
 --resume goes on with it. README.md, beside this file, is the instructors' page.
@@ -18,11 +19,13 @@ from pathlib import Path
 
 import torch
 
+from grader.checkout import REPOSITORY
 from grader.handed_in import HandedIn, handed_in
-from grader.marks import Marks, draw, grade, guarded_files, load_assignment
+from grader.marks import Assignment, Marks, draw, grade, guarded_files, load_assignment
 from grader.reports import (Lateness, columns, feedback_file, gradescope, json_text, read_csv, row, table, write_csv,
                             write_text)
 from grader.session import Session, SessionError
+from grader.similarity import near_pairs, report
 
 import tinyheads as th                                # behind the grader, which makes it this checkout's library
 from tinyheads.files.command import Parser, folder_to_write, number, one_line_errors
@@ -47,6 +50,7 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--csv", type=Path, help="write one row a submission")
     parser.add_argument("--resume", action="store_true", help="go on with the CSV of a run that broke off")
     parser.add_argument("--feedback", type=folder_to_write, help="a folder for one text file a submission")
+    parser.add_argument("--similar", type=Path, help="write a report of submissions that are near-equal in structure")
     parser.add_argument("--deadline", type=moment, help="2026-12-01T18:00; what was changed later is late")
     parser.add_argument("--penalty", type=number(float, 0, 1), default=0.0,
                         help="share of the points that each day late costs, 0.1 for a tenth")
@@ -67,7 +71,16 @@ def kept_rows(asked: argparse.Namespace, names: list[str], entries: list[HandedI
     return [each for each in read_csv(asked.csv, names) if each["submission"].removeprefix("'") in there]
 
 
-def grade_one(session: Session, assignment, entry: HandedIn, seed: int, calls: list, asked) -> Marks | None:
+def similarity(assignment: Assignment, entries: list[HandedIn]) -> str:
+    """The report of near-equal submissions, and of those near the worked solution where this checkout has it."""
+    worked = REPOSITORY / "tests" / "assignments" / f"reference_{assignment.number}.py"
+    known = {"the worked solution": worked} if worked.exists() else {}
+    files = {entry.name: entry.submission.main for entry in entries if entry.submission}
+    return report(near_pairs(files, assignment.folder / "starter.py", known), len(files))
+
+
+def grade_one(session: Session, assignment: Assignment, entry: HandedIn, seed: int, calls: list,
+              asked: argparse.Namespace) -> Marks | None:
     """One entry's marks, told on the terminal and in the files that were asked for; None where it cannot be graded."""
     start, marks = time.monotonic(), None
     if entry.submission:
@@ -96,6 +109,8 @@ def main(arguments: list[str] | None = None) -> int:
         if asked.json and entries[0].submission is None:
             raise FileNotFoundError(f"{asked.path}: {entries[0].reason}")
         with Session(guarded_files(assignment), asked.seconds) as session:
+            if asked.similar:
+                write_text(asked.similar, similarity(assignment, entries))
             calls = draw(assignment, seed)
             for entry in entries:
                 if entry.name in done:

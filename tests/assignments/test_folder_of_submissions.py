@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import grade
 import pytest
@@ -120,6 +121,17 @@ def test_a_run_that_broke_off_is_gone_on_with(tmp_path, capsys):
     with pytest.raises(ValueError, match="its columns are none"):
         (tmp_path / "none.csv").write_text("")
         read_csv(tmp_path / "none.csv", ["submission"])
+
+
+def test_near_equal_submissions_are_reported(tmp_path):
+    folder, file = tmp_path / "class", tmp_path / "near.txt"
+    folder.mkdir()
+    reference = (Path(__file__).parent / "reference_1.py").read_text()
+    (folder / "ada.py").write_text(reference)
+    (folder / "bob.py").write_text(reference.replace("gain", "g"))
+    asked = grade.options(["1", str(folder), "--similar", str(file)])
+    text = grade.similarity(grade.load_assignment(asked.assignment), handed_in(folder, one=False))
+    assert "ada  and  bob" in text and text.count("the worked solution") == 2
 
 
 def test_an_interrupt_loses_no_row_and_leaves_no_process(tmp_path):
