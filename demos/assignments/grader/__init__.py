@@ -12,6 +12,9 @@ with what the library computes. Read in this order:
     returned.py    what that process handed back, read without trusting it
     runner.py      the process itself: it calls the submission's functions, within limits
     values.py      how arguments and answers travel between the two, without pickles
+    handed_in.py   what lies in a folder of submissions, and why some of it cannot be graded
+    reports.py     what is told of marks: table, CSV, feedback, Gradescope's JSON; late work
+    similarity.py  which submissions are near-equal
     checkout.py    where this checkout lies, and how its modules are loaded
 
 Then the checks of one assignment, ../3_composition/checks/ say, whose __init__.py lists the exercises and their points.
