@@ -262,3 +262,31 @@ def test_a_runner_that_does_not_start_is_no_submissions_fault(monkeypatch, tmp_p
         (session.root / "runner" / "runner.py").write_text("raise SystemExit('no torch here')")
         with pytest.raises(session_module.SessionError, match="no torch here"):
             graded(session, tmp_path, "def double(x):\n    return 2 * x")
+
+
+def test_a_file_that_hangs_while_it_is_imported_is_tried_once(session, tmp_path):
+    for source in ("import time\ntime.sleep(60)", "while True:\n    pass"):
+        folder = tmp_path / str(len(source))
+        folder.mkdir()
+        exercises = [exercise(name, factor, seconds=1) for name, factor in [("double", 2), ("triple", 3)] * 4]
+        start = time.monotonic()
+        found = graded(session, folder, source, exercises=exercises)
+        assert time.monotonic() - start < 6                             # eight exercises of a second's limit each
+        assert found.points == 0 and "was not tried again" in found.exercises[-1].output
+
+
+def test_a_function_that_hangs_costs_its_own_exercise_alone(session, tmp_path):
+    found = graded(session, tmp_path, "import time\ndef double(x):\n    time.sleep(60)", seconds=1)
+    assert [mark.points for mark in found.exercises] == [0, 4]
+
+
+def test_the_runners_silence_is_waited_out_once(session, tmp_path, monkeypatch):
+    monkeypatch.setattr(session_module, "PATIENCE", 4.0)
+    monkeypatch.setattr(session_module, "IMPATIENCE", 0.5)
+    source = "import os\ndef double(x):\n    os.kill(os.getppid(), 19)\n    return 2 * x"
+    exercises = [exercise("double", 2, seconds=1)] * 4 + [exercise("triple", 3)]
+    start = time.monotonic()
+    found = graded(session, tmp_path, source, exercises=exercises)
+    assert [mark.points for mark in found.exercises] == [0, 0, 0, 0, 4]
+    waited, restarts = 5 + 3 * 1.5, 5 * 6                                # a runner takes seconds to start
+    assert time.monotonic() - start < waited + restarts

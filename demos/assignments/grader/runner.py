@@ -154,6 +154,7 @@ def child(request: dict, pipe: int) -> None:
         write(f"{folder}/out_import", values.pack(described(error, request, at="while the file was imported")))
         sys.stdout.flush()
         os._exit(0)
+    write(f"{folder}/imported", b"")
     for number in range(request["calls"]):
         call(values, function, number, request)
     sys.stdout.flush()

@@ -25,12 +25,15 @@ import torch
 import tinyheads as th
 
 from .checkout import ASSIGNMENTS, LIBRARY
+from .comparing import Wrong
 from .grading import Call, Exercise, Model, Outputs, TokenizerOf
 from .returned import outcome, readable
 from .values import Reference, pack
 
 GRADER = Path(__file__).resolve().parent
 PATIENCE = 30.0                  # seconds beyond an exercise's limit after which the runner itself is given up
+IMPATIENCE = 3.0                 # the same with a submission for which it was given up before
+HANGS = "the file was stopped after {:g} s while it was imported, and was not tried again for the other exercises"
 
 
 class SessionError(RuntimeError):
@@ -75,6 +78,7 @@ class Session:
         self.warnings: list[str] = []
         self.process: subprocess.Popen | None = None
         self.child = 0                                                # the runner's child, while one is at work
+        self.gone_wrong: dict[Path, str] = {}                         # submissions that hang, and what is said of them
         self.root = Path(tempfile.mkdtemp(prefix="tinyheads-grading-"))
         self.models: dict[object, Model] = {}                         # kept alive, so that ids stay theirs
         self.guarded_hashes = hashes(self.guarded)
@@ -193,8 +197,9 @@ class Session:
         try:
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
-            self.child = (self.reply(PATIENCE) or {}).get("pid", 0)
-            answer = self.reply(request["seconds"] + PATIENCE) if self.child else None
+            patience = IMPATIENCE if Path(request["from"]) in self.gone_wrong else PATIENCE
+            self.child = (self.reply(patience) or {}).get("pid", 0)
+            answer = self.reply(request["seconds"] + patience) if self.child else None
         except (BrokenPipeError, ValueError):
             answer = None
         if answer is None:
@@ -207,6 +212,8 @@ class Session:
     def run(self, exercise: Exercise, calls: list[Call], submission: Submission) -> Run:
         """Call the submission's function once for each call, in a process with limits, and take what came back."""
         seconds = exercise.seconds if self.seconds is None else self.seconds
+        if said := self.gone_wrong.get(submission.main, ""):
+            return Run(Outputs([Wrong(said)] * len(calls)), "", 0.0)
         for call in calls:
             self.with_paths(call.args)                                # models are there before anything is hashed
         folder = self.root / "work" / "now"
@@ -219,9 +226,13 @@ class Session:
             copy(file, folder / "submission" / file.name)
         for number, call in enumerate(calls):
             (folder / f"in_{number}").write_bytes(pack(self.with_paths(call.args)))
-        answer = self.ask({"folder": str(folder), "submission": str(main),
+        answer = self.ask({"folder": str(folder), "submission": str(main), "from": str(submission.main),
                            "function": exercise.function, "uses": exercise.uses, "forbidden": list(exercise.forbidden),
                            "calls": len(calls), "seconds": seconds, "megabytes": exercise.megabytes})
+        if answer is None:
+            self.gone_wrong[submission.main] = ""
+        elif (answer["timed_out"] or answer["exit"] == -signal.SIGXCPU) and not (folder / "imported").exists():
+            self.gone_wrong[submission.main] = HANGS.format(seconds)
         outcomes = [outcome(folder, number, answer, exercise, seconds) for number in range(len(calls))]
         problem = self.changed_files(f"{submission.name}, {exercise.name}")
         shutil.rmtree(folder, ignore_errors=True)
