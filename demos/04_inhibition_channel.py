@@ -79,7 +79,8 @@ say(looks)
 ov = th.ov_svd(th.Heads.of(model))
 composition = th.composition_with_movers(model, circuit)
 components = th.components_to_test(model, circuit, seed)            # all, or the strongest and some at random
-attributed = th.attributed_scores(model, tested, circuit)
+parts = th.attributed_scores(model, tested, circuit)                # of every write before the mover, and its bias
+attributed = {c: parts[str(c)] for c in composition}
 measured = {how: th.inhibition_scores(model, tested, circuit, how, seed, components) for how in ways}
 channel = th.channel(model, tested, circuit, seed=seed, measured=measured)
 answers = {"composition": composition, "attributed": attributed, **{f"removed, {how}": measured[how] for how in ways}}
@@ -88,6 +89,9 @@ listed = sorted(set().union(*highest), key=lambda c: -composition[c])
 say(table([[c, *(f"{scores[c]:+.3f}" for scores in answers.values()), "yes" if c in channel else ""] for c in listed],
           ["component", *answers, "channel"]))
 values = {what: torch.tensor([scores[c] for c in components]) for what, scores in answers.items()}      # [components]
+whole = {"heads": sum(attributed.values()), **{what: part for what, part in parts.items() if ".C" not in what}}
+say(f"the answer's score leads the others' by {sum(parts.values()):.2f}: "
+    + ", ".join(f"{what} {part:+.2f}" for what, part in sorted(whole.items(), key=lambda item: -abs(item[1]))[:6]))
 values["composition x size"] = values["composition"] * torch.tensor(
     [ov.scale[c.layer, c.head, c.index] for c in components])
 effect, costly = values["removed, mean"], values["removed, mean"] >= 0.05 * th.preference(model, tested, [mover])

@@ -160,18 +160,19 @@ def inhibition_scores(model: GPT2, prompts: Prompts, circuit: Circuit, how: str 
     return scores
 
 
-def attributed_scores(model: GPT2, prompts: Prompts, circuit: Circuit) -> dict[Component, float]:
-    """How much each component speaks for the answer in the movers' queries, on these prompts: nothing is taken away.
+def attributed_scores(model: GPT2, prompts: Prompts, circuit: Circuit) -> dict[str, float]:
+    """How much of what the movers' queries read speaks for the answer, on these prompts: {"L0.H2.C1", "L0.mlp", ...}.
 
-    What it gives to a mover's attention score of END with the answer's place, before the softmax, less the mean of what
-    it gives to the scores with the other items (`attention_attribution`). Mean over prompts and movers, for every
-    component in a layer before the movers. Raises HeadError.
+    What a component, or any other write, gives to a mover's attention score of END with the answer's place, before the
+    softmax, less the mean of what it gives to the scores with the other items (`attention_attribution`). Mean over
+    prompts and movers. Direct parts alone: what an MLP makes of a component counts as the MLP's. Nothing is taken away.
+    Raises HeadError.
     """
     circuit.check(model)
     ov, stream = ov_svd(Heads.of(model)), Stream(record=True)
     B, N = prompts.candidates.shape
     weight = torch.full((B, N), -1 / (N - 1)).scatter(1, prompts.index[:, None], 1.0)       # [B, N]
-    first, scores = min(mover.layer for mover in circuit.movers), {}
+    scores: dict[str, float] = {}
     with torch.no_grad():
         model(prompts.tokens, stream)
         for mover in circuit.movers:
@@ -180,9 +181,7 @@ def attributed_scores(model: GPT2, prompts: Prompts, circuit: Circuit) -> dict[C
                 for name, part in parts.items():                                            # [B] each
                     given = (part * weight[:, n].to(part)).mean().item() / len(circuit.movers)
                     scores[name] = scores.get(name, 0.0) + given
-    names = [str(Component(layer, head, i)) for layer, head, i in torch.cartesian_prod(
-        torch.arange(first), torch.arange(model.config.n_head), torch.arange(model.config.d_head)).tolist()]
-    return {Component.parse(name): scores[name] for name in names}
+    return scores
 
 
 def composition_with_movers(model: GPT2, circuit: Circuit) -> dict[Component, float]:
