@@ -68,7 +68,7 @@ say(f"components whose singular value is within 1% of a neighbour's: {in_block.m
 # not read those components one by one, and do not give them names.
 #
 # In GPT-2 124M the shares are high in the middle of the spectrum: of all heads' components C27 to C42 about 80 %
-# are in a block, of C0 2 % and of C63 1 %. In the bundled model, with 16 components a head, none is. To try:
+# are in a block, of C0 2 % and of C63 1 %. In the bundled models none is. To try:
 # `th.block_of(blocks, th.Component(8, 10, 1))` lists those that cannot be told apart from L8.H10.C1.
 #
 # ## Where a head looks by position alone
@@ -106,7 +106,7 @@ if checkpoint and "wpe.weight" in checkpoint:
 # %% [markdown]
 # A head that weighs all places alike looks half of the way back on average: 48 tokens for queries 64 to 127. Heads
 # far below that attend to their neighbours whatever the tokens are. On GPT-2 they are in layers 0 to 2; on the bundled
-# model none is far below. To try: compare a head's line with its real pattern on a prompt, `stream.patterns["L2"]`
+# `named` its duplicate-token heads are. To try: compare a head's line with its real pattern on a prompt, `stream.patterns["L2"]`
 # of chapter 1; where they differ, the tokens decide.
 #
 # ## A component in words

@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 5. The positional subspace
 #
-# At END, the last token of "To wash: sock, hat, coat. Done: third, first. Still to wash: the", inhibition heads look
-# at the mentions and write something; movers read it, and look at " hat" (chapter 4). What is it that they write? The
-# paper's answer (Merullo et al. 2024): a place in the list, as a point in a *subspace* of about three dimensions.
-# A subspace is k directions of the stream, of length 1 and at right angles; the stream's inner products with them
-# are its *coordinates* there. An item's place is its *index*, from 0. The coordinates that stand for it are its *code*.
+# At END, the last token of "To wash: sock, hat, coat. Done: third, first. Still to wash: the", inhibition heads look at
+# the mentions and write something; movers read it, and look at " hat" (chapter 4). What is it that they write? The
+# paper's answer (Merullo et al. 2024): a place in the list, as a point in a *subspace* of about three dimensions. A
+# subspace is k directions of the stream, of length 1 and at right angles; the stream's inner products with them are its
+# *coordinates* there. An item's place is its *index*, from 0. The coordinates that stand for it are its *code*.
 
 # %%
 import torch
@@ -31,9 +31,9 @@ say(f"{name}: lists crossed off by {by}; found on {half} lists (seed 33), judged
 #
 # *From weights*: each component of the inhibition heads is an arrow in its write direction, as long as its singular
 # value times its composition score with the movers; we take the directions in which the arrows are longest. *From
-# activations*: the directions in which the inhibition heads' mean writes at END, one for each index, differ most.
-# Two subspaces are compared by their *principal angles*: 0 degrees for a direction that both have, 90 for one that
-# the other lacks. *Random* ones are the comparison throughout.
+# activations*: the directions in which the inhibition heads' mean writes at END, one for each index, differ most. Two
+# subspaces are compared by their *principal angles*: 0 degrees for a direction that both have, 90 for one that the
+# other lacks. *Random* ones are the comparison throughout.
 
 # %%
 random = th.random_subspace(model.config.n_embd, 8, seed=1)
@@ -46,10 +46,7 @@ for N in LENGTHS:                            # each basis is [k, D], and its fir
 say(table([[*key, row] for key, row in angles.items()], ["items", f"activations, {K} dimensions, and", "degrees"]))
 
 # %% [markdown]
-# On the bundled model: found again from other lists, the subspace from activations is the same. That from weights
-# nearly shares one direction with it, a second in part, and the third not at all: more than a random one does (about
-# 80 degrees and above), and far from equal. The weights say what the movers *can* read, not which of it this task
-# uses. The last row is the span of the three components that the movers read most: alone they come less near.
+# TEXT5A
 #
 # ## How much do k dimensions carry?
 #
@@ -69,10 +66,7 @@ plots.join_legends(figure)
 dimensions = plots.save_figure(figure, out / "05_dimensions.png")
 
 # %% [markdown]
-# On the bundled model three dimensions from activations carry most of it: accuracy is 0.87 with them alone (0.94 as
-# it is), and 0.10 without them, as with all writes at their mean. From weights it takes five dimensions for as much.
-# Random ones carry next to nothing. So few dimensions matter. But is what they hold a code of *places*?
-# To try: accuracy on lists of 5, where N is set. How many dimensions do you expect?
+# TEXT5B
 #
 # ## What does it look like?
 #
@@ -100,10 +94,7 @@ clouds = plots.save_figure(clouds, out / "05_coordinates.png")
 regions = plots.save_figure(regions, out / "05_regions.png")
 
 # %% [markdown]
-# On the bundled model each index has a cloud and a region. At 5 items the clouds are far apart, and each dot lies in
-# its index's region; at 8 they touch, and indices 4 and 7 have little room, 0.04 and 0.03 of the space (chapter 6).
-# The two rows are nearly alike: what the movers look at is what the model answers. The dots lie above or below the
-# plane, and so need not lie in their own region, as 7 above. To try: `codes[0, 2]` in place of `codes.mean(0)[2]`.
+# TEXT5C
 #
 # ## The test: a random index
 #
@@ -148,8 +139,4 @@ results = [Result("5 random index", f"END set to an index's code, {K} dimensions
 report(out, results + [Result("5 control", "; ".join(control.values()), "content", on, str(steering))] * bool(control))
 
 # %% [markdown]
-# On the bundled model the test is passed. With three dimensions from activations and mean codes, the model answers
-# with the item at the random index in 1.00 of the lists of 5 and 0.91 of those of 8; in a random subspace hardly more
-# often than by chance. In the subspace from weights, found without a single run, mean codes do worse (0.53 and 0.39)
-# than traversed ones (1.00 and 0.75): it holds a point for most indices, but not where END usually is.
-# What attention suggested in chapter 4 is now shown by intervention. To try: `--model content --by name`.
+# TEXT5D

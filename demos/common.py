@@ -133,7 +133,7 @@ def spare_threads(model: th.GPT2) -> None:
 # --- the best weights there are -----------------------------------------------------------------------------
 
 
-def whole_model(asked: str | None) -> tuple[str, th.GPT2, th.Tokenizer]:
+def whole_model(asked: str | Path | None) -> tuple[str, th.GPT2, th.Tokenizer]:
     """A model that runs, and its tokenizer: the one asked for, else the best there is, else a random one.
 
     A small one gets one thread (`spare_threads`).
@@ -182,10 +182,11 @@ def heads_to_read(asked: str | None) -> tuple[str, th.Heads]:
 
 
 def best_weights(asked: str | None) -> str | Path | None:
-    """Where to read attention weights: those asked for, else GPT-2's, whole or attention alone, else any there are."""
+    """Where to read attention weights: those asked for, else GPT-2's, whole or attention alone, else `named`, the bundled
+    model that has a layer before the inhibition heads."""
     there = whole_models()
     openai = next((name for name in there if name != "tiny"), None)
-    return asked or openai or attention_file() or next(iter(there), None)
+    return asked or openai or attention_file() or ("named" if there else None)
 
 
 def attention_file() -> Path | None:
@@ -256,7 +257,7 @@ def plain_text(tokenizer: th.Tokenizer, n: int, seed: int, pairs: str) -> torch.
         return th.ioi(tokenizer, n, seed=seed, pairs=pairs).tokens
 
 
-def circuit_by_running(asked: str | None) -> tuple[dict[str, KnownEdges], dict[th.Head, str]]:
+def circuit_by_running(asked: str | Path | None) -> tuple[dict[str, KnownEdges], dict[th.Head, str]]:
     """The circuit for lists of a whole model, found by running it: its edges by mode, and what its heads are known as.
 
     Both empty where there is no such model, or no circuit in it: for chapters that can do without.

@@ -63,7 +63,8 @@ def seen_at_end(model: GPT2, prompts: Prompts, names: Sequence[str], of: str,
     """What a run with some edits has at END, for each name. Raises StreamError for a name that is not there.
 
     of="writes": what is written ("L8.H10"), [B, D]; of="stream": what is there before a read ("L1.attn"), [B, D];
-    of="patterns": END's attention in a layer ("L1"), [B, H, T].
+    of="reads": what that read hands on, behind its LayerNorm, [B, D]; of="patterns": END's attention in a layer ("L1"),
+    [B, H, T].
     """
     seen = {}
 

@@ -215,5 +215,5 @@ def draw_circuit(axes: Axes, n_layer: int, n_head: int, edges: dict[tuple[Head, 
         role = roles.get(head, "")
         axes.text(head.head, head.layer, f"{head}\n{role}" if role else str(head), ha="center", va="center", fontsize=9,
                   bbox=dict(boxstyle="round", facecolor="#dddddd" if role else "white"), zorder=2)
-    axes.set(xlim=(-0.6, n_head - 0.4), ylim=(-0.4, n_layer - 0.6), title=title, xticks=[], yticks=range(n_layer),
+    axes.set(xlim=(-0.6, n_head - 0.4), ylim=(-0.3, n_layer - 0.7), title=title, xticks=[], yticks=range(n_layer),
              ylabel="layer")
