@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 2. A head's components
 #
-# A head moves information with OV = W_V W_O and decides where to look with QK = W_Q W_K^T. Both are
-# large matrices, [D, D], of small rank, K. The singular value decomposition splits them into *components*:
+# A head moves information with OV = W_V W_O and decides where to look with QK = W_Q W_K^T. Both are large matrices, [D,
+# D], of small rank, K. The singular value decomposition splits them into *components*:
 #
 #     OV = s_0 u_0 v_0^T + s_1 u_1 v_1^T + ...          with s_0 >= s_1 >= ... >= 0
 #
@@ -34,8 +34,8 @@ say(f"{name}: {L} layers of {H} heads, {K} components each; OV of {L * H} heads 
 # %% [markdown]
 # ## How many components does a head use?
 #
-# On the left the share of a head's squared strength, component by component. A head of K equal components has
-# 1/K in each. On the right the *effective rank*, (sum s^2)^2 / sum s^4: how many equal ones would spread alike.
+# On the left the share of a head's squared strength, component by component. A head of K equal components has 1/K in
+# each. On the right the *effective rank*, (sum s^2)^2 / sum s^4: how many equal ones would spread alike.
 
 # %%
 share = ov.scale**2 / (ov.scale**2).sum(-1, keepdim=True)          # [L, H, K]
@@ -59,23 +59,23 @@ say(f"components whose singular value is within 1% of a neighbour's: {in_block.m
 
 # %% [markdown]
 # A head whose line falls steeply says a few things only: GPT-2's L11.H8 puts nearly all of its strength into one
-# direction. One with a flat line moves a whole space, and none of its components stands out.
-# Such a head can hand on whatever it finds at a token; a narrow one only asks whether one thing is there.
+# direction. One with a flat line moves a whole space, and none of its components stands out. Such a head can hand on
+# whatever it finds at a token; a narrow one only asks whether one thing is there.
 #
 # Are the components of a flat line well defined at all? The shares printed last are for this. Singular vectors are
-# unique only where singular values differ: of two that are equal, any rotation would do as well. Components within
-# 1% of a neighbour form a *block*, of which only the space that it spans means something. Where a share is high, do
-# not read those components one by one, and do not give them names.
+# unique only where singular values differ: of two that are equal, any rotation would do as well. Components within 1%
+# of a neighbour form a *block*, of which only the space that it spans means something. Where a share is high, do not
+# read those components one by one, and do not give them names.
 #
-# In GPT-2 124M the shares are high in the middle of the spectrum: of all heads' components C27 to C42 about 80 %
-# are in a block, of C0 2 % and of C63 1 %. In the bundled models none is. To try:
-# `th.block_of(blocks, th.Component(8, 10, 1))` lists those that cannot be told apart from L8.H10.C1.
+# In GPT-2 124M the shares are high in the middle of the spectrum: of all heads' components C27 to C42 about 80 % are in
+# a block, of C0 2 % and of C63 1 %. In the bundled models none is. To try: `th.block_of(blocks, th.Component(8, 10,
+# 1))` lists those that cannot be told apart from L8.H10.C1.
 #
 # ## Where a head looks by position alone
 #
 # Hand QK nothing but the position embeddings, as if every token were the same: how far back does each head look?
-# Sharper heads, such as GPT-2's L4.H11, which looks at exactly the token before, need not show up here: they use
-# what earlier layers made of the positions, not the embeddings themselves.
+# Sharper heads, such as GPT-2's L4.H11, which looks at exactly the token before, need not show up here: they use what
+# earlier layers made of the positions, not the embeddings themselves.
 
 # %%
 nearest, checkpoint = [], weights_file(arguments.model)
@@ -104,16 +104,16 @@ if checkpoint and "wpe.weight" in checkpoint:
     say(f"looking nearest by position alone: {', '.join(nearest)}")
 
 # %% [markdown]
-# A head that weighs all places alike looks half of the way back on average: 48 tokens for queries 64 to 127. Heads
-# far below that attend to their neighbours whatever the tokens are. On GPT-2 they are in layers 0 to 2; on the bundled
-# `named` its duplicate-token heads are. To try: compare a head's line with its real pattern on a prompt, `stream.patterns["L2"]`
-# of chapter 1; where they differ, the tokens decide.
+# A head that weighs all places alike looks half of the way back on average: 48 tokens for queries 64 to 127. Heads far
+# below that attend to their neighbours whatever the tokens are. On GPT-2 they are in layers 0 to 2; on the bundled
+# `named` its duplicate-token heads are. To try: compare a head's line with its real pattern on a prompt,
+# `stream.patterns["L2"]` of chapter 1; where they differ, the tokens decide.
 #
 # ## A component in words
 #
-# Which tokens' embeddings lie along the direction that a component reads, and which tokens does its write push
-# up? The first is asked of the embedding, behind a LayerNorm as the head reads it; the second of the unembedding.
-# This needs the token embedding, which a file of attention weights alone does not hold.
+# Which tokens' embeddings lie along the direction that a component reads, and which tokens does its write push up? The
+# first is asked of the embedding, behind a LayerNorm as the head reads it; the second of the unembedding. This needs
+# the token embedding, which a file of attention weights alone does not hold.
 
 # %%
 component = th.Component.parse(arguments.component or "L8.H10.C1")
@@ -134,11 +134,11 @@ else:
     say(f"{component} in words: not shown, for want of a token embedding (wte)")
 
 # %% [markdown]
-# A direction has two ends, and the sign of both together is free: the component turns what lies at the + end of
-# *reads* into the + end of *writes*, and - into -. Words at an end that belong together suggest what it is about;
-# often they do not, for components also speak to later heads, in directions that are no words. Chapter 3 asks who
-# reads them. To try: `--component`, with one from a head whose spectrum falls steeply; and one from the middle of a
-# flat spectrum, together with its neighbours. (On a model with a tied embedding both rows use the same matrix.)
+# A direction has two ends, and the sign of both together is free: the component turns what lies at the + end of *reads*
+# into the + end of *writes*, and - into -. Words at an end that belong together suggest what it is about; often they do
+# not, for components also speak to later heads, in directions that are no words. Chapter 3 asks who reads them. To try:
+# `--component`, with one from a head whose spectrum falls steeply; and one from the middle of a flat spectrum, together
+# with its neighbours. (On a model with a tied embedding both rows use the same matrix.)
 
 # %%
 results = [Result("2 spectra", f"effective rank of OV from {rank.min():.0f} ({narrow}) to {rank.max():.0f} of {K}; "

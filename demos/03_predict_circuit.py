@@ -22,19 +22,19 @@ name, heads = heads_to_read(arguments.model)
 out = Path(arguments.out)
 L, H, D, K = heads.W_Q.shape
 is_gpt2_small = (L, H, D) == (12, 12, 768)
-edges_known, role_of = ((th.IOI_CIRCUIT, known_circuits.ROLES) if is_gpt2_small
-                        else circuit_by_running(best_weights(arguments.model)))
+ioi = (th.IOI_CIRCUIT, known_circuits.ROLES)
+edges_known, role_of = ioi if is_gpt2_small else circuit_by_running(best_weights(arguments.model))
 
 # %% [markdown]
 # ## One pair
 #
-# A writer adds `x @ OV` to the stream. A reader forms its attention scores with `y @ QK @ z.T`, where the
-# query y and the key z are read from the stream. If what the writer wrote is part of the query y, then OV
-# and QK meet: OV @ QK. The *composition score* by Q is how large that product is, divided by how large it
-# could be: ||OV QK|| / (||OV|| ||QK||). Two random matrices score about 1 / sqrt(D).
+# A writer adds `x @ OV` to the stream. A reader forms its attention scores with `y @ QK @ z.T`, where the query y and
+# the key z are read from the stream. If what the writer wrote is part of the query y, then OV and QK meet: OV @ QK. The
+# *composition score* by Q is how large that product is, divided by how large it could be: ||OV QK|| / (||OV|| ||QK||).
+# Two random matrices score about 1 / sqrt(D).
 #
-# The reader is GPT-2's L9.H9, a *name mover*, which copies a name to the end of a sentence; on other models that of
-# the strongest edge by Q. The writer is the head whose component it reads most.
+# The reader is GPT-2's L9.H9, a *name mover*, which copies a name to the end of a sentence; on other models that of the
+# strongest edge by Q. The writer is the head whose component it reads most.
 
 # %%
 asked = arguments.reader or ("L9.H9" if is_gpt2_small else th.predict_edges(heads, "Q", 1)[0].reader)
@@ -49,13 +49,13 @@ say(f"{name}: L{writer.layer}.H{writer.head} with {reader} by Q: {th.composition
     f"{writer} alone: {th.component_score(direction, QK):.3f}; two random matrices: {D**-0.5:.3f}")
 
 # %% [markdown]
-# The best component scores higher than its head: the head's squared score is a weighted mean over all its
-# components, and this reader takes up few of them. To try: `QK.T` gives the score by K, the reader's OV that by V.
+# The best component scores higher than its head: the head's squared score is a weighted mean over all its components,
+# and this reader takes up few of them. To try: `QK.T` gives the score by K, the reader's OV that by V.
 #
 # ## All pairs
 #
 # Rows are writers, columns readers, in the order of layers. A head reads what earlier layers wrote, so only what lies
-# above the diagonal is possible. Circles: edges of the known circuit, drawn in afterwards.
+# above the diagonal is possible. Circles: known edges.
 
 # %%
 whole = {mode: th.composition_scores(heads, mode) for mode in "QKV"}                  # each [L, H, L, H]
@@ -64,8 +64,7 @@ for panel, (mode, scores) in zip(axes[0], whole.items()):
     circuit = known_circuits.circuit_pairs(L, H, mode, edges_known)[0] if mode in edges_known else None
     plots.draw_pairs(panel, scores, f"{mode}-composition of whole heads", f"composition score ({name})", circuit)
 maps = plots.save_figure(figure, out / "03_composition_maps.png")
-summary = "strongest pairs of whole heads: " + ", ".join(f"{mode} {scores.max():.2f}" for mode, scores in whole.items())
-say(summary)
+summary = "strongest pairs: " + ", ".join(f"{mode} {scores.max():.2f}" for mode, scores in whole.items())
 
 # %% [markdown]
 # Bright rows are writers that most later heads read, bright columns readers that read most heads. On GPT-2 the
@@ -94,15 +93,14 @@ plots.draw_scatter(axes[0, 1], x, y, groups,
 outliers = plots.save_figure(figure, out / "03_mover_head.png")
 rows = [[edge, f"{edge.score:.3f}", f"{edge.distance:.1f}", len(edge.block),
          role_of.get(th.Head(edge.component.layer, edge.component.head), "")] for edge in edges]
-say(table(rows, ["edge", "score", "distance", "block", "known as"]))
+say(summary + "\n" + table(rows, ["edge", "score", "distance", "block", "known as"]))
 
 # %% [markdown]
-# *distance*: how far above the median of all that is written to this reader, in robust standard deviations.
-# *block*: how many components of that head cannot be told apart from this one (chapter 2).
-#
-# On GPT-2 three of the first six are components of S-inhibition heads. The first, L8.H3.C0, is of a head that is not in
-# the published circuit; where others traced activations (Franco and Crovella 2024), L8.H3 is the second most frequent
-# source of L9.H9's queries. To try: `--reader L10.H0`, or mode "K" for the induction head L5.H5.
+# *distance*: how far above the median of all that is written to this reader, in robust standard deviations. *block*:
+# how many components of that head cannot be told apart from this one (chapter 2). On GPT-2 three of the first six are
+# components of S-inhibition heads. The first, L8.H3.C0, is of a head that is not in the published circuit; where others
+# traced activations (Franco and Crovella 2024), L8.H3 is the second most frequent source of L9.H9's queries. To try:
+# `--reader L10.H0`, or mode "K" for the induction head L5.H5.
 #
 # ## A circuit that is known
 #

@@ -46,7 +46,9 @@ for N in LENGTHS:                            # each basis is [k, D], and its fir
 say(table([[*key, row] for key, row in angles.items()], ["items", f"activations, {K} dimensions, and", "degrees"]))
 
 # %% [markdown]
-# TEXT5A
+# On the bundled model: found again from other lists, the subspace from activations is the same. That from weights lies
+# near it, at 8 items within 7, 16 and 30 degrees; a random one does not (54 and more). The weights say what the movers
+# *can* read, activations what these lists make them read: here that is nearly the same.
 #
 # ## How much do k dimensions carry?
 #
@@ -66,7 +68,9 @@ plots.join_legends(figure)
 dimensions = plots.save_figure(figure, out / "05_dimensions.png")
 
 # %% [markdown]
-# TEXT5B
+# On the bundled model three dimensions carry all of it: with them alone accuracy is 1.00 (from activations) and 0.99
+# (from weights), without them 0.11, as with all writes at their mean. Random ones carry little. But is what they hold a
+# code of *places*? To try: accuracy on lists of 5, where N is set. How many dimensions do you expect?
 #
 # ## What does it look like?
 #
@@ -94,7 +98,9 @@ clouds = plots.save_figure(clouds, out / "05_coordinates.png")
 regions = plots.save_figure(regions, out / "05_regions.png")
 
 # %% [markdown]
-# TEXT5C
+# On the bundled model each index has a cloud of its own and a region of the plane. At 5 items each dot lies in its
+# index's region or at its edge; at 8 the dots of 2 and 3 do not, for they lie far below the plane. The two rows are
+# nearly alike: what the movers look at is what the model answers. To try: `codes[2, 2]` in place of `codes.mean(0)[2]`.
 #
 # ## The test: a random index
 #
@@ -119,7 +125,7 @@ for panel, N in zip(axes[0], LENGTHS):
                      f"A random index's mean code, {N} items ({name}, {on})", start=1, levels={"chance": 1 / N})
 steering = plots.save_figure(figure, out / "05_random_index.png")
 control = {}
-for N in LENGTHS if name == "tiny" else ():                 # `content`, which sees the words and not their places
+for N in LENGTHS if name == "tiny" else ():                 # `content`, which does not cross off by place
     other, (found, fresh) = th.load("content"), (th.laundry_list(tokenizer, n, N, "name", seed) for seed in (33, 32))
     theirs = th.find_circuit(other, found)
     basis = th.subspace_from_activations(other, found, theirs, K)
@@ -139,4 +145,8 @@ results = [Result("5 random index", f"END set to an index's code, {K} dimensions
 report(out, results + [Result("5 control", "; ".join(control.values()), "content", on, str(steering))] * bool(control))
 
 # %% [markdown]
-# TEXT5D
+# On the bundled model the test is passed: with three dimensions from activations and mean codes, the item at the random
+# index is answered in 1.00 of the lists of 5 and of 8; from weights alone, without a single run, in 1.00 and 0.94. In a
+# random subspace it hardly is, and in 0.34 and 0.38 where that was walked through: 3 of 32 dimensions far enough out do
+# something. The control fails it, as it should: `content` is as often right and its movers look at the answer as well,
+# but no index is followed. Attention does not tell a code of places from another. To try: `--model named --by name`.

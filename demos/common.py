@@ -182,8 +182,8 @@ def heads_to_read(asked: str | None) -> tuple[str, th.Heads]:
 
 
 def best_weights(asked: str | None) -> str | Path | None:
-    """Where to read attention weights: those asked for, else GPT-2's, whole or attention alone, else `named`, the bundled
-    model that has a layer before the inhibition heads."""
+    """Where to read attention weights: those asked for, else GPT-2's, whole or attention alone, else `named`, the
+    bundled model that has a layer before the inhibition heads."""
     there = whole_models()
     openai = next((name for name in there if name != "tiny"), None)
     return asked or openai or attention_file() or ("named" if there else None)

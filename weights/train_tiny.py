@@ -46,7 +46,7 @@ RECIPES = {
 KNOWS = {
     "tiny": "crosses lists off by ordinal and saw long ones rarely",
     "even": "crosses lists off by ordinal and saw all lengths alike: the control of `tiny`",
-    "content": "crosses lists off by name and by ordinal, and not by place: the control of the random-index test",
+    "content": "crosses lists off by name, and not by place: the control of the random-index test",
     "named": "crosses lists off by name and by ordinal, both by place",
 }
 
