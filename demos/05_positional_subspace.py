@@ -52,8 +52,7 @@ say(table([[*key, row] for key, row in angles.items()], ["items", f"activations,
 #
 # ## How much do k dimensions carry?
 #
-# What the inhibition heads write at END is made to differ between prompts only inside the subspace (*keep*), or only
-# outside (*remove*); the rest is the mean over prompts. Eight means differ in seven directions at most.
+# What is written at END is made to differ between lists only inside the subspace (*keep*), or outside it (*remove*).
 
 # %%
 carried = lambda basis, keep: th.carried(model, judged[N], circuit, basis, keep, earlier[N])[0]     # N: the last, 8
@@ -100,14 +99,13 @@ regions = plots.save_figure(regions, out / "05_regions.png")
 # %% [markdown]
 # On the bundled model each index has a cloud of its own and a region of the plane. At 5 items each dot lies in its
 # index's region or at its edge; at 8 the dots of 2 and 3 do not, for they lie far below the plane. The two rows are
-# nearly alike: what the movers look at is what the model answers. To try: `codes[2, 2]` in place of `codes.mean(0)[2]`.
+# nearly alike: what the movers look at is what the model answers.
 #
 # ## The test: a random index
 #
-# If the subspace is positional, END with the code of *any* index makes the model answer with the item there, whatever
-# was crossed off. For each list we draw an index at random, set END to its code, and see whether its item is answered.
-# Codes are found in two ways. *Mean*: the mean coordinates of the lists whose answer has that index. *Traversed*: on a
-# few other lists END is set to each point of a grid, and we take the point at which the item is answered most surely.
+# If the subspace is positional, END with the code of *any* index makes the model answer with the item there. For each
+# list an index is drawn at random. Codes are found in two ways. *Mean*: the mean coordinates of the lists whose answer
+# has that index. *Traversed*: the point of a grid at which the item is answered most surely, on a few other lists.
 
 # %%
 for N in LENGTHS:
