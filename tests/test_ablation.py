@@ -228,7 +228,7 @@ def test_the_bundled_models_channel_is_the_one_that_the_readme_tells():
     circuit = th.find_circuit(model, th.laundry_list(tokenizer, 400, 5, seed=40))
     strongest = th.Circuit(circuit.inhibition, circuit.movers[:1])
     named = th.channel(model, th.laundry_list(tokenizer, 50, 8, seed=41), strongest)
-    assert list(map(str, named)) == ["L0.H2.C2", "L0.H1.C0", "L0.H3.C0"]
+    assert list(map(str, named)) == ["L0.H0.C0", "L0.H2.C0", "L0.H1.C0"]
 
 
 # --- attributed on data --------------------------------------------------------------------------------------

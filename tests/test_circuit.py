@@ -114,8 +114,8 @@ def test_the_bundled_models_circuit():
         pytest.skip("weights/tiny is not there; weights/train_tiny.py makes it")
     circuit = th.find_circuit(model, th.laundry_list(tokenizer, 400, 5, seed=40))
     assert circuit.found and circuit.where == "L0.mlp"
-    assert sorted(circuit.inhibition) == [th.Head(0, head) for head in range(4)]
-    assert circuit.movers[0] == th.Head(1, 2) and {head.layer for head in circuit.movers} == {1}
+    assert sorted(circuit.inhibition) == [th.Head(0, head) for head in range(3)]
+    assert sorted(circuit.movers) == [th.Head(1, head) for head in range(3)]       # H3 of each layer was left free
 
 
 def test_the_strongest_heads_are_those_with_enough_in_descending_order():

@@ -171,6 +171,6 @@ def test_demos_that_are_not_there_are_refused(demos, monkeypatch, capsys, only):
 
 def test_no_chapter_changes_the_process_it_runs_in():
     chapters = sorted(DEMOS.glob("0[0-9]_*.py"))
-    assert len(chapters) == 7
+    assert len(chapters) == 8
     for path in [*chapters, DEMOS / "reproduce.py"]:
         assert not re.search("excepthook|set_grad_enabled|set_num_threads|manual_seed_all", path.read_text()), path

@@ -128,11 +128,13 @@ def test_an_unknown_mode_is_refused(heads):
             th.predict_edges(heads, mode)
 
 
-def test_the_bundled_models_channel_comes_first():
-    """shared/DESIGN.md: the components that chapter 4 finds by intervention, into the mover L1.H2."""
-    edges = th.predict_edges(th.Heads.of(th.load("tiny")), "Q", 5, "L1.H2")
-    assert [str(edge.component) for edge in edges] == ["L0.H2.C0", "L0.H2.C2", "L0.H1.C0", "L0.H2.C1", "L0.H3.C0"]
-    assert [round(edge.score, 2) for edge in edges] == [0.50, 0.49, 0.49, 0.47, 0.41]
+def test_weights_name_the_bundled_models_channels_and_in_tiny_one_component_more():
+    """Chapter 4 finds by intervention which of them act: all of `named`'s, and all but the first of `tiny`'s."""
+    edges = th.predict_edges(th.Heads.of(th.load("named")), "Q", 3, "L2.H0")
+    assert [str(edge.component) for edge in edges] == ["L1.H0.C0", "L1.H2.C0", "L1.H1.C0"]
+    edges = th.predict_edges(th.Heads.of(th.load("tiny")), "Q", 4, "L1.H2")
+    assert [str(edge.component) for edge in edges] == ["L0.H3.C0", "L0.H0.C0", "L0.H2.C0", "L0.H1.C0"]
+    assert [round(edge.score, 2) for edge in edges] == [0.52, 0.44, 0.42, 0.38]
 
 
 def test_what_a_name_mover_and_an_induction_head_of_gpt2_read_most(gpt2_folder):

@@ -52,7 +52,7 @@ def as_script(cells):
 
 
 def test_a_notebook_has_the_whole_chapter_and_nothing_else(notebooks):
-    assert len(CHAPTERS) == 7
+    assert len(CHAPTERS) == 8
     for chapter in CHAPTERS:
         again = as_script(notebooks.notebook(chapter)["cells"][2:])
         assert again == [line for line in chapter.read_text(encoding="utf-8").splitlines() if line], chapter

@@ -136,7 +136,9 @@ def test_of_mixed_mentions_those_by_name_alone_look_back(tokenizer):
     assert labour.from_mentions_back(pattern, prompts).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_the_figures_are_those_that_the_library_gives(tokenizer):
+def test_the_figures_are_those_that_the_library_gives(tokenizer, monkeypatch):
+    monkeypatch.setattr(judge, "STEERED", [5])
+    monkeypatch.setattr(judge, "LENGTHS", [2, 5])
     model = th.load("tiny")
     page = judge.figures(model, tokenizer, "ordinal", n=60)
     lists = judge.lists_of(tokenizer, "ordinal", judge.SEEDS["laundry"], 60)

@@ -57,7 +57,7 @@ def test_attribution_at_each_prompts_end_sums_to_its_own_logit(model, prompts):
 
 
 def test_an_edit_at_each_prompts_end_is_the_edit_of_each_prompt_alone(model, prompts):
-    basis, values = th.random_subspace(64, 3, seed=0), torch.tensor([3.0, -2.0, 1.0])
+    basis, values = th.random_subspace(model.config.n_embd, 3, seed=0), torch.tensor([3.0, -2.0, 1.0])
     edit = lambda position: th.Edit("L1.attn", th.set_coordinates(basis, values, position), of="stream")
     logits = model(prompts.tokens, th.Stream(edits=[edit(prompts.end)]))
     for i in range(12):
