@@ -260,12 +260,14 @@ def plain_text(tokenizer: th.Tokenizer, n: int, seed: int, pairs: str) -> torch.
 def circuit_by_running(asked: str | Path | None) -> tuple[dict[str, KnownEdges], dict[th.Head, str]]:
     """The circuit for lists of a whole model, found by running it: its edges by mode, and what its heads are known as.
 
-    Both empty where there is no such model, or no circuit in it: for chapters that can do without.
+    Both empty where there is no such model, no circuit in it, or too large a one: for chapters that can do without.
     """
     if not (asked or whole_models()):
         return {}, {}
     try:
         _, model, tokenizer = whole_model(asked)
+        if is_large(model):
+            raise th.TaskError("chapter 4 does, in a model of this size")
         lists = {by: th.laundry_list(tokenizer, 400, 5, by, seed=40) for by in ("ordinal", "name")}
     except th.TinyheadsError as error:
         say(f"no circuit for lists can be looked for here: {error}")
