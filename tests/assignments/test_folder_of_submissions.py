@@ -141,7 +141,8 @@ def test_an_interrupt_loses_no_row_and_leaves_no_process(tmp_path):
     (folder / "zoe.py").write_text(f"import os, time\nopen({str(alive)!r}, 'w').write(str(os.getpid()))\n"
                                    "time.sleep(300)")
     command = [sys.executable, str(ASSIGNMENTS / "grade.py"), "1", str(folder), "--csv", str(file)]
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)       # a shell's background job is born deaf to it
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     end = time.monotonic() + 120
     while not (alive.exists() and alive.read_text()) and time.monotonic() < end:
         time.sleep(0.05)

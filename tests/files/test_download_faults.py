@@ -152,7 +152,9 @@ def start(server, tmp_path):
     def start(*limit):
         package, folder = Path(th.__file__).parent, tmp_path / "124M"
         command = [sys.executable, "-c", DOWNLOAD, package, folder, server.url, *map(str, limit)]
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)   # a shell's background job is born deaf to it
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                        preexec_fn=heard))
         return started[-1]
     yield start
     for process in started:
