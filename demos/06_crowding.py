@@ -132,7 +132,7 @@ averaging = plots.save_figure(figure, out / "06_averaging.png")
 # such. `tiny` never learned where END should be for lists that it rarely saw. Places for them exist in its space, as
 # chapter 7 shows: END is not there. The paper says of GPT-2 that items crowd a small space. What would decide it there:
 # the map and the figure above, which run with `--model 124M`; and whether training on long lists lifts the limit. How
-# often must a list be seen? `weights/README.md` has this for other ratios. To try: `--seed 1`.
+# often must a list be seen? `weights/README.md` has this for six ratios. To try: `--seed 1`.
 
 # %%
 each = lambda values: ", ".join(f"{value:.2f}" for value in values)
