@@ -9,6 +9,7 @@
 # 4. a circuit that is known, GPT-2's or the bundled model's: drawn from weights, and how well its edges rank.
 
 # %%
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -77,18 +78,18 @@ summary = "strongest pairs: " + ", ".join(f"{mode} {scores.max():.2f}" for mode,
 # each head as a whole beside its best component. Known inhibition heads are marked; the ranking does not know them.
 
 # %%
-into = th.component_scores(heads, "Q")[:reader.layer, :, :, reader.layer, reader.head]        # [layers, H, K]
+components_of = cache(lambda mode: th.component_scores(heads, mode))                          # [L, H, K, L, H]
+into = components_of("Q")[:reader.layer, :, :, reader.layer, reader.head]        # [layers, H, K]
 places = [th.Head(layer, head) for layer in range(reader.layer) for head in range(H)]         # in the same order
 best = [f"{head}.C{i}" for head, i in zip(places, into.argmax(-1).flatten().tolist())]
-known = [i for i, head in enumerate(places) if role_of.get(head, "").endswith("nhibition")]
+known = [i for i, head in enumerate(places) if role_of.get(head) in ("S-inhibition", "inhibition")]
 figure, axes = plots.new_figure(13, 4.8, columns=2)
 plots.draw_outliers(axes[0, 0], into.flatten(), [f"{head}.C{i}" for head in places for i in range(K)],
                     f"rank among {into.numel()} components", "composition score by Q",
                     f"Components that {reader} reads ({name})", marked={best[i]: role_of[places[i]] for i in known})
 x, y = whole["Q"][:reader.layer, :, reader.layer, reader.head].flatten(), into.amax(-1).flatten()  # [layers * H] each
 groups = {"inhibition heads": known, "others": [i for i in range(len(y)) if i not in known]}
-plots.draw_scatter(axes[0, 1], x, y, groups,
-                   {i: str(places[i]) for i in [*y.argsort()[-6:].tolist(), *known]},
+plots.draw_scatter(axes[0, 1], x, y, groups, {i: str(places[i]) for i in [*y.argsort()[-6:].tolist(), *known]},
                    "score of the whole head", "score of its best component", f"The same by head, by Q ({name})")
 outliers = plots.save_figure(figure, out / "03_mover_head.png")
 rows = [[edge, f"{edge.score:.3f}", f"{edge.distance:.1f}", len(edge.block),
@@ -116,7 +117,7 @@ for mode, known in edges_known.items():
         first = [edge.component for edge in th.predict_edges(heads, mode, 4, head)]
         starred = [f"{c}*" if c.of_head in known.writers else str(c) for c in first]
         rows.append([mode, head, role_of[head], "  ".join(starred)])
-    for kind, scores in [("whole head", whole[mode]), ("best component", th.component_scores(heads, mode).amax(2))]:
+    for kind, scores in [("whole head", whole[mode]), ("best component", components_of(mode).amax(2))]:
         drawn = known_circuits.resampled_auc(scores, *known_circuits.circuit_pairs(L, H, mode, edges_known))
         interval = "{:.2f} to {:.2f}".format(*drawn.quantile(torch.tensor([0.025, 0.975]).double()))
         areas.append([mode, kind, f"{th.circuit_auc(scores, mode, edges_known):.3f}", interval])
@@ -127,10 +128,9 @@ if edges_known:
 say("" if edges_known else "no circuit is known in this model: there is nothing to compare with")
 if L <= 4:
     figure, axes = plots.new_figure(9, 2 + 1.6 * L)
-    best_of = {mode: th.component_scores(heads, mode).amax(2) for mode in "QV"}               # each [L, H, L, H]
-    drawn = {(th.Head(a, i), th.Head(a + 1, j)): best_of["Q" if a + 2 == L else "V"][a, i, a + 1, j].item()
-             for a in range(L - 1) for i in range(H) for j in range(H)}
-    plots.draw_circuit(axes[0, 0], L, H, drawn, role_of, f"Who can hear whom, from weights alone ({name})")
+    told = lambda a, i, j: components_of("Q" if a + 2 == L else "V")[a, i, :, a + 1, j].max().item()
+    arcs = {(th.Head(a, i), th.Head(a + 1, j)): told(a, i, j) for a in range(L - 1) for i in range(H) for j in range(H)}
+    plots.draw_circuit(axes[0, 0], L, H, arcs, role_of, f"Who can hear whom, from weights alone ({name})")
     maps = plots.save_figure(figure, out / "03_circuit.png")
 
 # %% [markdown]

@@ -17,7 +17,7 @@ how much the mover heads prefer the answer less without it:
 import torch
 from torch import Tensor
 
-from tinyheads.attention import attention_attribution
+from tinyheads.attention import parts_of_product, queries_and_keys
 from tinyheads.basis import following, project
 from tinyheads.circuit import Circuit, preference_in
 from tinyheads.composition import component_scores
@@ -176,11 +176,11 @@ def attributed_scores(model: GPT2, prompts: Prompts, circuit: Circuit) -> dict[s
     with torch.no_grad():
         model(prompts.tokens, stream)
         for mover in circuit.movers:
-            for n in range(N):
-                parts = attention_attribution(model, stream, mover, prompts.end, prompts.positions[:, n], ov=ov)
-                for name, part in parts.items():                                            # [B] each
-                    given = (part * weight[:, n].to(part)).mean().item() / len(circuit.movers)
-                    scores[name] = scores.get(name, 0.0) + given
+            _, keys = queries_and_keys(model, stream, mover)                                # [B, T, K]
+            of_items = keys[torch.arange(B)[:, None], prompts.positions]                    # [B, N, K]
+            lead = (weight[..., None].to(keys) * of_items).sum(1)                           # [B, K]
+            for name, part in parts_of_product(model, stream, mover, "query", prompts.end, lead, ov).items():   # [B]
+                scores[name] = scores.get(name, 0.0) + part.mean().item() / len(circuit.movers)
     return scores
 
 

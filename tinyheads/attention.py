@@ -56,6 +56,16 @@ def attention_attribution(model: GPT2, stream: Stream, head: str | Head, query: 
     q, k = queries_and_keys(model, stream, head)                                                # [B, T, K] each
     check_pattern(stream, head, q, k, query)
     here, other = (query, at(k, key)) if side == "query" else (key, at(q, query))               # other: [B, K]
+    return parts_of_product(model, stream, head, side, here, other, ov)
+
+
+def parts_of_product(model: GPT2, stream: Stream, head: Head, side: str, here: int | Tensor, other: Tensor,
+                     ov: SVD | None) -> dict[str, Tensor]:
+    """What each write at `here` gives to a head's query, or key, times any vector: {name: [B]}, divided by sqrt(K).
+
+    other: [B, K], whole; a key gives the score with it, a weighted sum of keys the same sum of scores. Raises
+    StreamError, HeadError.
+    """
     W, b = weights_of(model, head, side)                                                        # [D, K], [K]
     other = other / math.sqrt(model.config.d_head)
     direction, norm = other @ W.T, model.h[head.layer].ln_1         # [B, D]: score = LN(x) . direction + b . other

@@ -119,16 +119,21 @@ def attention_back(model: GPT2, prompts: Prompts) -> Tensor:
     Duplicate-token heads give most of theirs (Wang et al. 2022, §3.3). prompts: crossed off by name, or IOI. Raises
     InputError where no mention is of an item.
     """
-    stream = Stream(record=True)
-    model(prompts.tokens, stream)
-    mentioned = prompts.tokens.gather(1, prompts.mentions)                                          # [B, M]
-    same = mentioned[:, :, None] == prompts.candidates[:, None]                                     # [B, M, N]
-    row, mention = same.any(2).nonzero().T                                                          # [mentions]
+    row, query, key = mentions_of_items(prompts)
     if not len(row):
         raise InputError("no mention in these prompts is of an item: give lists that are crossed off by name")
-    query = prompts.mentions[row, mention]                                                          # [mentions]
-    key = prompts.positions[row, same.int().argmax(2)[row, mention]]                                # [mentions]
+    stream = Stream(record=True)
+    model(prompts.tokens, stream)
     return torch.stack([stream.patterns[name][row, :, query, key].mean(0) for name in stream.patterns])     # [L, H]
+
+
+def mentions_of_items(prompts: Prompts) -> tuple[Tensor, Tensor, Tensor]:
+    """The mentions that name an item: in which prompt, at which position, and where that item stands; [n] each."""
+    mentioned = prompts.tokens.gather(1, prompts.mentions)                                          # [B, M]
+    same = mentioned[:, :, None] == prompts.candidates[:, None]                                     # [B, M, N]
+    row, mention = same.any(2).nonzero().T                                                          # [n] each
+    item = same.int().argmax(2)[row, mention]                                                       # [n]
+    return row, prompts.mentions[row, mention], prompts.positions[row, item]
 
 
 def attention_to(patterns: Tensor, places: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ another one, by where some heads look, and by nothing else:
 Only the first `nudged` heads of each layer are asked; the others are free. What is written and read there, how
 strongly, in how many dimensions, and whether it is a place or a word, nothing but the tasks' losses says.
 
-Axes: B prompt, H head, T position, N candidate, M mention.
+Axes: B prompt, H head, T position, M mention, n mention of an item.
 """
 
 import math
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 import tinyheads as th
+from tinyheads.circuit import mentions_of_items
 
 AWAY = 0.6  # the weight of looking away from the mentions, in the layers that are not to look there
 
@@ -71,11 +72,7 @@ def from_mentions_back(pattern: Tensor, prompts: th.Prompts) -> Tensor:
 
     The duplicate-token heads of Wang et al. (2022). A mention of an ordinal is of no candidate, and adds nothing.
     """
-    mentioned = prompts.tokens.gather(1, prompts.mentions)                                          # [B, M]
-    same = mentioned[:, :, None] == prompts.candidates[:, None]                                     # [B, M, N]
-    by_name = same.any(2)                                                                           # [B, M]
-    if not by_name.any():
+    row, mention, item = mentions_of_items(prompts)                                                 # [n] each
+    if not len(row):
         return pattern.new_zeros(())
-    first = prompts.positions.gather(1, same.int().argmax(2))                                       # [B, M]
-    back = pattern[torch.arange(len(first))[:, None], :, prompts.mentions, first]                   # [B, M, H]
-    return -back.clamp_min(1e-6).log()[by_name].mean()
+    return -pattern[row, :, mention, item].clamp_min(1e-6).log().mean()                             # [n, H] -> []

@@ -11,6 +11,7 @@ The inputs are drawn from --seed (a random one, printed, if it is left out). The
 """
 
 import argparse
+import json
 import secrets
 import sys
 import time
@@ -22,8 +23,7 @@ import torch
 from grader.checkout import REPOSITORY
 from grader.handed_in import HandedIn, handed_in
 from grader.marks import Assignment, Marks, draw, grade, guarded_files, load_assignment
-from grader.reports import (Lateness, columns, feedback_file, gradescope, json_text, read_csv, row, table, write_csv,
-                            write_text)
+from grader.reports import Lateness, columns, feedback_file, gradescope, read_csv, row, table, write_csv, write_text
 from grader.session import Session, SessionError
 from grader.similarity import near_pairs, report
 
@@ -91,7 +91,7 @@ def grade_one(session: Session, assignment: Assignment, entry: HandedIn, seed: i
         asked.feedback.mkdir(parents=True, exist_ok=True)
         write_text(feedback_file(asked.feedback, entry.name), text + "\n")
     if asked.json and marks:
-        write_text(asked.json, json_text(gradescope(marks, time.monotonic() - start)))
+        write_text(asked.json, json.dumps(gradescope(marks, time.monotonic() - start), indent=2))
     return marks
 
 
@@ -122,7 +122,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError, SessionError, th.TinyheadsError) as error:
         print(f"grade.py: {error}", file=sys.stderr)
         if asked.json and asked.json.parent.is_dir():  # so that Gradescope shows the reason
-            write_text(asked.json, json_text({"score": 0, "output": f"Nothing could be graded: {error}", "tests": []}))
+            nothing = {"score": 0, "output": f"Nothing could be graded: {error}", "tests": []}
+            write_text(asked.json, json.dumps(nothing, indent=2))
         return 2
     return 0
 

@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import io
-import json
 import math
 from dataclasses import dataclass
 from datetime import datetime
@@ -118,8 +117,3 @@ def feedback_file(folder: Path, name: str) -> Path:
     plain = "".join(c if c.isalnum() or c in " _-" else "_" for c in name).strip()[:100]
     mark = "" if plain == name else "_" + hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:6]
     return folder / f"{plain}{mark}.txt"
-
-
-def json_text(value: dict) -> str:
-    """A dictionary as JSON."""
-    return json.dumps(value, indent=2)
