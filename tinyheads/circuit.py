@@ -123,7 +123,7 @@ def attention_back(model: GPT2, prompts: Prompts) -> Tensor:
     if not len(row):
         raise InputError("no mention in these prompts is of an item: give lists that are crossed off by name")
     stream = Stream(record=True)
-    model(prompts.tokens, stream)
+    model.final(prompts.tokens, stream)
     return torch.stack([stream.patterns[name][row, :, query, key].mean(0) for name in stream.patterns])     # [L, H]
 
 
