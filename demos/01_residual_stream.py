@@ -11,17 +11,16 @@
 # 4. what happens to the answer when one head's write is taken away while the model runs.
 
 # %%
-from pathlib import Path
-
 import torch
 
 import tinyheads as th
-from common import PROMPT, Result, options, report, say, whole_model
+from common import PROMPT, Result, options, report, say
+from materials import whole_model
 from tinyheads import plots
 
 arguments = options("The residual stream of one prompt.", ("--prompt", PROMPT, "text to run"))
 name, model, tokenizer = whole_model(arguments.model)
-out = Path(arguments.out)
+out = arguments.out
 L, H = model.config.n_layer, model.config.n_head
 
 # %% [markdown]

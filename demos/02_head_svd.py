@@ -14,18 +14,17 @@
 # 3. what a component reads and writes, in words (where the token embedding is at hand).
 
 # %%
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 
 import tinyheads as th
-from common import Result, heads_to_read, options, report, say, table, weights_file
+from common import Result, options, report, say, table
+from materials import heads_to_read, weights_file
 from tinyheads import plots
 
 arguments = options("SVD of every head.", ("--component", None, "component to look at, in words (default: L8.H10.C1)"))
 name, heads = heads_to_read(arguments.model)
-out = Path(arguments.out)
+out = arguments.out
 ov = th.ov_svd(heads)                                               # read, write: [L, H, K, D]; scale: [L, H, K]
 L, H, K, D = ov.read.shape
 ticks = dict(xticks=[str(head) for head in range(H)], yticks=[str(layer) for layer in range(L)])

@@ -10,17 +10,16 @@
 
 # %%
 from functools import cache
-from pathlib import Path
-
 import torch
 
 import tinyheads as th
-from common import Result, best_weights, circuit_by_running, heads_to_read, options, report, say, table
+from common import Result, options, report, say, table
+from materials import best_weights, circuit_by_running, heads_to_read
 from tinyheads import known_circuits, plots
 
 arguments = options("Composition scores and the circuit they predict.", ("--reader", None, "the later head to look at"))
 name, heads = heads_to_read(arguments.model)
-out = Path(arguments.out)
+out = arguments.out
 L, H, D, K = heads.W_Q.shape
 is_gpt2_small = (L, H, D) == (12, 12, 768)
 ioi = (th.IOI_CIRCUIT, known_circuits.ROLES)

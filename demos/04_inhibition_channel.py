@@ -16,22 +16,21 @@
 # 3. what the model loses without the components that weights and intervention both name.
 
 # %%
-from pathlib import Path
-
 import torch
 
 import tinyheads as th
-from common import Result, circuit_of, is_large, options, rate, report, say, table, way_to_cross_off, whole_model
+from common import Result, options, rate, report, say, table
+from materials import amounts, circuit_of, way_to_cross_off, whole_model
 from tinyheads import plots
 from tinyheads.ablation import WAYS, strongest_by
 from tinyheads.known_circuits import roc_area
 
 arguments = options("Inhibition heads and mover heads.", ("--reader", None, "the mover head (default: the strongest)"),
-                    ("--by", "ordinal", "how items are crossed off", {"choices": ["ordinal", "name"]}))
+                    ("--by", None, "how items are crossed off", {"choices": ["ordinal", "name"]}))
 name, model, tokenizer = whole_model(arguments.model)
-out, L, H = Path(arguments.out), model.config.n_layer, model.config.n_head
-by, lengths = way_to_cross_off(tokenizer, model.config.n_ctx, [5, 8], arguments.by)
-n, n_tested, ways = (16, 16, ["mean"]) if is_large(model) else (400, 150, WAYS)     # fewer runs of a large model
+out, L, H = arguments.out, model.config.n_layer, model.config.n_head
+by, lengths = way_to_cross_off(model, tokenizer, [5, 8], arguments.by)
+n, n_tested, ways = amounts(model, arguments.quick, (400, 150, WAYS), (200, 200, WAYS), (64, 64, ["mean"]))
 N, seed = max(lengths), 40
 seen = th.laundry_list(tokenizer, n, 5, by, seed)
 tested = th.laundry_list(tokenizer, n_tested, N, by, seed + 1)
