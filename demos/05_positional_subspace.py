@@ -18,15 +18,15 @@ from tinyheads import plots, plots_of_space
 arguments = options("The positional subspace.", ("--prompts", None, "how many to judge on", {"type": int}),
                     ("--by", None, "how items are crossed off", {"choices": ["ordinal", "name"]}))
 out, LENGTHS, K = arguments.out, (5, 8), 3                                   # lengths of lists, dimensions
-name, model, tokenizer, by = model_for_lists(arguments.model, LENGTHS, arguments.by)
+name, model, tokenizer, lists = model_for_lists(arguments.model, LENGTHS, arguments.by)
 n, half, fine, coarse, n_walk = amounts(model, arguments.quick, (1000, 1000, 31, 9, 12), (200, 400, 21, 9, 4),
                                         (64, 64, 13, 5, 4))
-lists = lambda count, seed: {N: th.laundry_list(tokenizer, count, N, by, seed) for N in LENGTHS}
-judged, both, to_walk, few = lists(arguments.prompts or n, 32), lists(2 * half, 33), lists(n_walk, 34), lists(4, 32)
+judged, both, to_walk, few = (lists.of_all_lengths(count, seed) for count, seed in
+                              ((arguments.prompts or n, 32), (2 * half, 33), (n_walk, 34), (4, 32)))
 to_find, again = ({N: both[N].part(start, start + half) for N in LENGTHS} for start in (0, half))
 earlier = {N: th.before_end(model, judged[N]) for N in LENGTHS}              # edits at END change nothing before it
-circuit, on = circuit_of(model, tokenizer, by, min(n, 400)), f"n={len(judged[5].texts)}"
-say(f"{name}: lists crossed off by {by}; found on {half} lists (seed 33), judged on others (seed 32, {on})")
+circuit, on = circuit_of(model, lists, min(n, 400)), f"n={len(judged[5].texts)}"
+say(f"{name}: lists crossed off by {lists.by}; found on {half} lists (seed 33), judged on others (seed 32, {on})")
 
 # %% [markdown]
 # ## The subspace, found in two ways

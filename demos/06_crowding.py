@@ -18,7 +18,7 @@ import torch
 
 import tinyheads as th
 from common import Result, options, rate, report, say, table
-from materials import LENGTHS, amounts, circuit_of, way_to_cross_off, whole_model
+from materials import LENGTHS, amounts, circuit_of, lists_for, whole_model
 from tinyheads import plots
 from tinyheads.files.command import number
 
@@ -28,11 +28,11 @@ name, model, tokenizer = whole_model(arguments.model)
 out, seed = arguments.out, 100 * arguments.seed
 n, n_find, steps, lengths = amounts(model, arguments.quick, (400, 1000, 7, LENGTHS), (200, 300, 9, LENGTHS),
                                     (64, 64, 5, (5, 8)))
-by, lengths = way_to_cross_off(model, tokenizer, lengths)
+lists = lists_for(model, tokenizer, lengths)
 models = {name: model} | ({"even": th.load("even")} if name == "tiny" else {})             # the control has no other
-judged, to_find, to_walk = ({N: th.laundry_list(tokenizer, count, N, by, seed + more) for N in lengths}
-                            for count, more in ((n, 3), (n_find, 2), (4, 5)))
-circuits = {which: circuit_of(each, tokenizer, by, n) for which, each in models.items()}
+judged, to_find, to_walk = (lists.of_all_lengths(count, seed + more) for count, more in ((n, 3), (n_find, 2), (4, 5)))
+lengths = lists.lengths
+circuits = {which: circuit_of(each, lists, n) for which, each in models.items()}
 
 # %% [markdown]
 # ## Room for each index

@@ -16,7 +16,7 @@ import torch
 
 import tinyheads as th
 from common import Result, options, rate, report, say, table
-from materials import LENGTHS, amounts, circuit_of, plain_text, way_to_cross_off, whole_model
+from materials import LENGTHS, amounts, circuit_of, lists_for, plain_text, whole_model
 from tinyheads import plots
 from tinyheads.files.command import number, numbers
 
@@ -28,10 +28,10 @@ name, model, tokenizer = whole_model(arguments.model)
 out, seed, n_steps = arguments.out, 100 * arguments.seed, arguments.steps or (20 if arguments.quick else 120)
 n, n_find, n_fit, n_walk, steps, lengths = amounts(model, arguments.quick, (400, 1000, 128, 12, 9, LENGTHS[1:-1]),
                                                    (200, 300, 48, 4, 9, LENGTHS), (64, 64, 16, 4, 5, (5, 8)))
-by, lengths = way_to_cross_off(model, tokenizer, lengths)
-laundry = lambda n, seed: {N: th.laundry_list(tokenizer, n, N, by, seed) for N in lengths}
+lists = lists_for(model, tokenizer, lengths)
+laundry, lengths = lists.of_all_lengths, lists.lengths
 judged, to_find, to_walk = laundry(n, seed + 3), laundry(n_find, seed + 2), laundry(n_walk, seed + 6)
-circuit = circuit_of(model, tokenizer, by, n)
+circuit = circuit_of(model, lists, n)
 control, MOVED, SHUFFLED = th.load("even") if name == "tiny" else None, "control's code, moved", "... shuffled"
 
 # %% [markdown]
@@ -64,7 +64,7 @@ for N in lengths:
         walked = th.traversed_codes(model, to_walk[N], circuit, space, mean, steps=steps)
         try_codes(f"{where}traversed code", N, space, walked)
 if control:
-    theirs = circuit_of(control, tokenizer, by, n)
+    theirs = circuit_of(control, lists, n)
     both = ((model, circuit), (control, theirs))
     spaces = [th.subspace_from_activations(each, to_find[8], its) for each, its in both]
     codes = {N: [th.mean_codes(each, to_find[N], its, space) for (each, its), space in zip(both, spaces)]
@@ -103,7 +103,7 @@ tasks = {**{f"{N} items": prompts for N, prompts in judged.items()},
          "IOI, unseen pairs": th.ioi(tokenizer, 2 * n, seed=seed + 8, pairs="test"),
          **{f"recall, {N} items": th.ordinal_recall(tokenizer, n, N, seed + 8) for N in lengths[1::2]}}
 text, longest = plain_text(tokenizer, n, seed + 8, "test"), max(N for N in lengths if N <= 12)
-improve = [th.laundry_list(tokenizer, n_fit, N, by, seed + 9) for N in lengths if 8 <= N <= 12 or N == longest]
+improve = [lists.write(n_fit, N, seed + 9) for N in lengths if 8 <= N <= 12 or N == longest]
 keep = [th.ordinal_recall(tokenizer, n_fit // 2, lengths[-1], seed + 9),
         th.ioi(tokenizer, n_fit // 2, seed=seed + 9, pairs="train"), plain_text(tokenizer, 12, seed + 9, "train")]
 measure = lambda model: [*(th.accuracy(model, prompts) for prompts in tasks.values()), th.perplexity(model, text)]

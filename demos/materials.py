@@ -1,6 +1,7 @@
 """What the chapters work on: the best weights there are, and lists in which a model has a circuit."""
 
 import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable, Sequence
 
@@ -8,8 +9,9 @@ import torch
 
 import tinyheads as th
 from amounts import LENGTHS, amounts, is_large  # the first two for chapters
-from common import say, spare_threads
+from common import rate, say, spare_threads
 from tinyheads.known_circuits import KnownEdges
+from tinyheads.words import WORDINGS
 
 
 # --- the best weights there are -----------------------------------------------------------------------------
@@ -95,37 +97,75 @@ def writable(task: Callable[[int, int], th.Prompts], lengths: Sequence[int], n_c
     return there, why
 
 
-def way_to_cross_off(model: th.GPT2, tokenizer: th.Tokenizer, lengths: Sequence[int],
-                     asked: str | None = None) -> tuple[str, list[int]]:
-    """How Laundry Lists are crossed off here: as asked, else by ordinal in a small model and by name in one of GPT-2's
-    size; by name where no length can be written so. And the lengths that can be written. Says why. Raises TaskError
-    where there are none in either way."""
+@dataclass(frozen=True)
+class Lists:
+    """How Laundry Lists are written for a model: crossed off by "ordinal" or "name", in a wording, in these lengths."""
+
+    tokenizer: th.Tokenizer
+    by: str
+    wording: str
+    lengths: list[int]
+
+    def write(self, n: int, n_items: int, seed: int) -> th.Prompts:
+        """n lists of n_items."""
+        return th.laundry_list(self.tokenizer, n, n_items, self.by, seed, wording=self.wording)
+
+    def of_all_lengths(self, n: int, seed: int) -> dict[int, th.Prompts]:
+        """n lists of each length."""
+        return {n_items: self.write(n, n_items, seed) for n_items in self.lengths}
+
+
+def lists_for(model: th.GPT2, tokenizer: th.Tokenizer, lengths: Sequence[int], asked: str | None = None) -> Lists:
+    """How Laundry Lists are written for a model. Says why, where not all lengths can be.
+
+    asked: "ordinal" or "name"; left out, small models cross off by ordinal, those of GPT-2's size by name, in the
+    wording that they do best on. By name where no length can be written as asked. Raises TaskError where none can.
+    """
+    wording = best_wording(model, tokenizer) if is_large(model) else "list"
     for by in dict.fromkeys((asked or ("name" if is_large(model) else "ordinal"), "name")):
-        there, why = writable(lambda n, n_items: th.laundry_list(tokenizer, n, n_items, by), lengths,
-                              model.config.n_ctx)
+        lists = Lists(tokenizer, by, wording, [])
+        there, why = writable(lambda n, n_items: lists.write(n, n_items, 0), lengths, model.config.n_ctx)
         if why:
             say(f"lists crossed off by {by}: {f'{there} items' if there else 'none'}, for {why}")
         if there:
-            return by, there
+            return replace(lists, lengths=there)
     raise th.TaskError(f"no Laundry List of {list(lengths)} items can be written ({why}); give --model tiny, or a "
                        "GPT-2 with its own tokenizer")
 
 
+def best_wording(model: th.GPT2, tokenizer: th.Tokenizer, n: int = 200, seed: int = 50) -> str:
+    """Of the wordings of a Laundry List the one on which a model does best, by name at 3 items; of equals the first.
+
+    Says how it did on each. What is judged later is on other lists, of other seeds.
+    """
+    right = {}
+    for wording in WORDINGS:
+        try:
+            right[wording] = th.accuracy(model, th.laundry_list(tokenizer, n, 3, "name", seed, wording=wording))
+        except th.TaskError:                                             # a wording that this tokenizer cannot write
+            continue
+    best = max(right, key=right.get, default="list")
+    say(f"lists of 3 by name, n={n}, seed {seed}: "
+        + ", ".join(f"{wording} {rate(each, n)}" for wording, each in right.items()) + f"; the wording is {best!r}")
+    return best
+
+
 def model_for_lists(asked: str | None, lengths: Sequence[int],
-                    by: str | None) -> tuple[str, th.GPT2, th.Tokenizer, str]:
-    """As `whole_model`, and how lists are crossed off: a model whose tokenizer can write Laundry Lists of all lengths.
+                    by: str | None) -> tuple[str, th.GPT2, th.Tokenizer, Lists]:
+    """As `whole_model`, and how lists are written: a model whose tokenizer can write Laundry Lists of all lengths.
 
     Where the one asked for cannot, the bundled model stands in, and that is said.
     """
     name, model, tokenizer = whole_model(asked)
     try:
-        by, there = way_to_cross_off(model, tokenizer, lengths, by)
-        if len(there) < len(lengths):
-            raise th.TaskError(f"lists of {list(lengths)} items are needed, and only {there} can be written")
+        lists = lists_for(model, tokenizer, lengths, by)
+        if len(lists.lengths) < len(lengths):
+            raise th.TaskError(f"lists of {list(lengths)} items are needed, and only {lists.lengths} can be written")
     except th.TaskError as error:
         say(f"there is no Laundry List for {name}: {error}. The bundled model stands in.")
-        (name, model, tokenizer), by = whole_model("tiny"), "ordinal"
-    return name, model, tokenizer, by
+        name, model, tokenizer = whole_model("tiny")
+        lists = lists_for(model, tokenizer, lengths)
+    return name, model, tokenizer, lists
 
 
 def plain_text(tokenizer: th.Tokenizer, n: int, seed: int, pairs: str) -> torch.Tensor:
@@ -148,15 +188,16 @@ def circuit_by_running(asked: str | Path | None) -> tuple[dict[str, KnownEdges],
         _, model, tokenizer = whole_model(asked)
         if is_large(model):
             raise th.TaskError("chapter 4 does, in a model of this size")
-        lists = {by: th.laundry_list(tokenizer, 400, 5, by, seed=40) for by in ("ordinal", "name")}
+        ways = [Lists(tokenizer, by, "list", [5]) for by in ("ordinal", "name")]
+        right = [th.accuracy(model, way.write(400, 5, seed=40)) for way in ways]
     except th.TinyheadsError as error:
         say(f"no circuit for lists can be looked for here: {error}")
         return {}, {}
-    by = max(lists, key=lambda by: th.accuracy(model, lists[by]))
-    circuit = circuit_of(model, tokenizer, by)
+    circuit = circuit_of(model, ways[right.index(max(right))])
     if not circuit.found:
         return {}, {}
-    back, first = th.attention_back(model, lists["name"]), min(head.layer for head in circuit.inhibition)
+    back = th.attention_back(model, ways[1].write(400, 5, seed=40))
+    first = min(head.layer for head in circuit.inhibition)
     duplicate = [th.Head(*place) for place in (back[:first] > 0.5).nonzero().tolist()]
     edges = {"Q": KnownEdges(tuple(circuit.inhibition), tuple(circuit.movers))}
     if duplicate:
@@ -167,12 +208,12 @@ def circuit_by_running(asked: str | Path | None) -> tuple[dict[str, KnownEdges],
     return edges, {head: role for heads, role in groups for head in heads}
 
 
-def circuit_of(model: th.GPT2, tokenizer: th.Tokenizer, by: str, n: int = 400) -> th.Circuit:
+def circuit_of(model: th.GPT2, lists: Lists, n: int = 400) -> th.Circuit:
     """The circuit that chapters 4 to 6 study, found on the same n lists of 5 (seed 40) in all of them, and printed.
 
     Later chapters judge on other lists. Raises TaskError where no such list can be written.
     """
-    circuit = th.find_circuit(model, th.laundry_list(tokenizer, n, 5, by, seed=40))
+    circuit = th.find_circuit(model, lists.write(n, 5, seed=40))
     say(str(circuit))
     if not circuit.found:
         say("What follows shows the way with the heads that come nearest, and claims nothing of them.")
