@@ -17,17 +17,17 @@ import numpy as np
 import torch
 
 import tinyheads as th
-from common import circuit_of, is_large, options, rate, say, whole_model, writable
+from common import is_large, options, rate, say, whole_model, writable
 from tinyheads.files.array_file import write_atomically
 from tinyheads.files.command import one_line_errors
-from tinyheads.words import ITEMS, ORDINALS, VERBS, in_one_token, single_tokens
+from tinyheads.words import ITEMS, ORDINALS, VERBS, single_tokens
 
 PARTS = Path(__file__).resolve().parent / "explorer"
 LENGTHS = range(3, 13)                  # items of the lists that the page can hold
 LENGTH_FOUND, K = 8, 3                  # the subspace of all lengths is found on lists of 8, in 3 dimensions
 N_FIND, N_JUDGE = 400, 200              # lists of each length for the codes (seed 33), and others to judge on (seed 32)
-RIGHT = "--model tiny, even or named"    # what fits on a page and crosses off by place
-START = ("shirt", "sock", "hat", "coat", "towel")
+RIGHT = "--model tiny, even or named"   # what fits on a page and crosses off by place
+CROSSED = (2, 0, 4, 1)                  # the indices that are crossed off at first, in a list of one item more
 
 
 def best_way(name: str, model: th.GPT2, tokenizer: th.Tokenizer, asked: str | None) -> tuple[str, th.Circuit]:
@@ -45,10 +45,11 @@ def best_way(name: str, model: th.GPT2, tokenizer: th.Tokenizer, asked: str | No
     if not tried:
         raise th.TaskError(f"{name} cannot write lists of {LENGTHS[0]} to {LENGTHS[-1]} items{why}; give {RIGHT}")
     by = max(tried, key=tried.get)                                                         # the first of equals
-    circuit = circuit_of(model, tokenizer, by)
+    circuit = th.find_circuit(model, th.laundry_list(tokenizer, 400, 5, by, seed=40))      # as in chapters 4 to 6
     if not circuit.found:
         raise th.TaskError(f"{name} has no circuit for lists that are crossed off by {by} ({circuit.why}), so that the "
                            f"page would have nothing to show; give {RIGHT}")
+    say(f"{name}: lists crossed off by {by}; {circuit}")
     return by, circuit
 
 
@@ -71,10 +72,9 @@ def subspace_and_codes(model: th.GPT2, tokenizer: th.Tokenizer, by: str, circuit
 
 
 def pieces(tokenizer: th.Tokenizer, words: list[str], ordinals: list[str]) -> dict[str, list]:
-    """The tokens of everything that a prompt is made of: {piece: [[id, text], ...]}, as `th.laundry_list` joins them."""
-    verbs = single_tokens(tokenizer, VERBS, 1, "verbs")
+    """The tokens of all that `th.laundry_list` makes prompts of: {piece: [[id, text], ...]}."""
     whole = [",", ". Done:", *(f" {word}" for word in [*words, *ordinals]),
-             *(form.format(verb) for verb in verbs for form in ("To {}:", ". Still to {}: the"))]
+             *(form.format(verb) for verb in VERBS for form in ("To {}:", ". Still to {}: the"))]
     return {piece: [[token, tokenizer.decode([token])] for token in tokenizer.encode(piece)] for piece in whole}
 
 
@@ -87,22 +87,19 @@ def page_data(name: str, model: th.GPT2, tokenizer: th.Tokenizer, asked: str | N
     by, circuit = best_way(name, model, tokenizer, asked)
     basis, codes, ranges, rates = subspace_and_codes(model, tokenizer, by, circuit)
     words = single_tokens(tokenizer, ITEMS, LENGTHS[-1], "items")
-    ordinals = in_one_token(tokenizer, ORDINALS, LENGTHS[-1]) if by == "ordinal" else list(ORDINALS)
     components = th.ov_svd(th.Heads.of(model)).write                                       # [L, H, K, D]
     tensors = {**model.state_dict(), "basis": basis, "components": components}
     numbers = np.concatenate([np.asarray(x, dtype="<f4").ravel() for x in tensors.values()])
-    L, H = model.config.n_layer, model.config.n_head
-    heads = [str(th.Head(layer, head)) for layer in range(L) for head in range(H)]
-    roles = {str(head): role for role, some in (("inhibition", circuit.inhibition), ("mover", circuit.movers))
-             for head in some}
+    groups = {"inhibition": circuit.inhibition, "mover": circuit.movers}
     return {
-        "name": name, "by": by, "config": asdict(model.config), "heads": heads, "roles": roles,
+        "name": name, "by": by, "config": asdict(model.config),
+        "heads": [f"L{layer}.H{head}" for layer in range(model.config.n_layer) for head in range(model.config.n_head)],
+        "roles": {str(head): role for role, heads in groups.items() for head in heads},
         "circuit": {"where": circuit.where, "movers": [str(head) for head in circuit.movers]},
         "codes": {N: code.tolist() for N, code in codes.items()}, "rates": rates,
         "ranges": {N: reach.tolist() for N, reach in ranges.items()},
-        "start": list(dict.fromkeys([*(word for word in START if word in words), *words]))[:len(START)],
-        "words": words, "ordinals": ordinals[:LENGTHS[-1]], "verbs": single_tokens(tokenizer, VERBS, 1, "verbs"),
-        "pieces": pieces(tokenizer, words, ordinals[:LENGTHS[-1]] if by == "ordinal" else []),
+        "words": words, "start": words[:len(CROSSED) + 1], "crossed": CROSSED,
+        "ordinals": ORDINALS[:LENGTHS[-1]], "pieces": pieces(tokenizer, words, ORDINALS[:LENGTHS[-1]]),
         "sizes": [[key, x.numel()] for key, x in tensors.items()],
         "weights": base64.b64encode(numbers.tobytes()).decode("ascii"),
     }
@@ -111,20 +108,20 @@ def page_data(name: str, model: th.GPT2, tokenizer: th.Tokenizer, asked: str | N
 def page(data: dict) -> str:
     """The page as one text: explorer/page.html, with its style, its scripts and the data put in."""
     part = lambda name: (PARTS / name).read_text(encoding="utf-8")
-    option = lambda value: f"<option>{html.escape(str(value))}"
-    box = lambda name, label: f'<label><input type="checkbox" name="on" value="{name}" checked> {label}</label>'
-    switches, L, K = [], data["config"]["n_layer"], data["config"]["n_embd"] // data["config"]["n_head"]
-    for head in data["heads"]:
-        role = f", {data['roles'][head]}" if head in data["roles"] else ""
-        components = [box(f"{head}.C{i}", f"C{i}") for i in range(K)]
-        switches.append(f"<fieldset><legend>{head}{role}</legend>{' '.join([box(head, 'whole head'), *components])}</fieldset>")
-    mlps = [box(f"L{layer}.mlp", f"L{layer}.mlp") for layer in range(L)]
-    switches.append(f"<fieldset><legend>MLPs</legend>{' '.join(mlps)}</fieldset>")
+    choices = lambda values, chosen="": "".join(f"<option{' selected' * (v == chosen)}>{v}" for v in values)
+    box = '<label><input type="checkbox" name="on" value="{}" checked autocomplete="off"> {}</label>'.format
+    row = lambda name, boxes: f"<fieldset><legend>{name}</legend>{' '.join(boxes)}</fieldset>"
+    L, K = data["config"]["n_layer"], data["config"]["n_embd"] // data["config"]["n_head"]
+    roles = {head: f", {role}" for head, role in data["roles"].items()}
+    switches = [row(head + roles.get(head, ""),
+                    [box(head, "whole head"), *(box(f"{head}.C{i}", f"C{i}") for i in range(K))])
+                for head in data["heads"]]
+    switches += [row("MLPs", [box(f"L{layer}.mlp", f"L{layer}.mlp") for layer in range(L)])]
     filled = {
         "NAME": html.escape(data["name"]), "BY": {"ordinal": "place", "name": "name"}[data["by"]],
         "WHERE": data["circuit"]["where"], "STYLE": part("page.css"), "SWITCHES": "\n".join(switches),
-        "VERBS": "".join(map(option, data["verbs"])), "WORDS": "".join(map(option, data["words"])),
-        "LENGTHS": "".join(f"<option{' selected' if N == len(START) else ''}>{N}" for N in data["codes"]),
+        "VERBS": choices(VERBS), "WORDS": choices(data["words"]),
+        "LENGTHS": choices(data["codes"], len(data["start"])),
         "DATA": json.dumps(data).replace("<", "\\u003c"),                  # no "</script>" can stand in it
         "SCRIPTS": part("model.js") + part("page.js").replace('"use strict";\n', "", 1),
     }

@@ -2,7 +2,7 @@
 /* GPT-2 in the page: tinyheads/stream.py and model.py, name by name, and what the page takes from other modules.
 
    One prompt at a time, so that there is no axis B. What stands at T positions is an array of T vectors, [T][D].
-   A vector is a Float32Array, and weights are one for each tensor, row after row, as the model's file holds them.
+   A vector is a Float64Array; weights are Float32Arrays, row after row, as the model's file holds them.
    Axes: T position (query), S position (key), H head, D d_model, K d_head, V vocabulary, N item, k dimension. */
 
 const LAYER_NORM_EPS = 1e-5;
@@ -20,7 +20,7 @@ function dot(x, y, at = 0, at_y = at, n = x.length) {
 
 /** y + x @ W, with W stored [in, out]; of x, and of W's rows, only those from `start` on, up to `stop`. [out] */
 function product(x, W, y, start = 0, stop = x.length) {
-  const total = Float32Array.from(y), n_out = y.length;
+  const total = new Float64Array(y), n_out = y.length;
   for (let i = start; i < stop; i++) for (let j = 0; j < n_out; j++) total[j] += x[i] * W[i * n_out + j];
   return total;
 }
@@ -90,7 +90,7 @@ function attention(x, {c_attn, c_proj}, layer, H, stream, cache) {
   const pattern = Array.from({length: H}, (_, h) => qkv.map((row, t) => softmax(           // behind t nothing is seen
     all.slice(0, past + t + 1).map((other) => dot(row, other, h * K, D + h * K, K) / Math.sqrt(K)))));
   stream.patterns[`L${layer}`] = pattern;                                      // [H][T][S]
-  const z = x.map(() => new Float32Array(D));                                  // [T][D], what each head gathers
+  const z = x.map(() => new Float64Array(D));                                  // [T][D], what each head gathers
   pattern.forEach((queries, h) => queries.forEach((weights, t) => weights.forEach((weight, s) => {
     for (let i = h * K; i < (h + 1) * K; i++) z[t][i] += weight * all[s][2 * D + i];
   })));
@@ -98,7 +98,7 @@ function attention(x, {c_attn, c_proj}, layer, H, stream, cache) {
 }
 
 function mlp(x, {c_fc, c_proj}) {                                              // [D] -> [4D] -> [D]
-  const gelu = (u) => u / 2 * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (u + 0.044715 * u ** 3)));
+  const gelu = (u) => u / 2 * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (u + 0.044715 * u * u * u)));
   return linear(linear(x, c_fc).map(gelu), c_proj);
 }
 
@@ -114,7 +114,7 @@ class GPT2 {
   /** All of a run but the unembedding: what that reads, [T][D]. */
   final(tokens, stream = new Stream(), cache = []) {
     const past = (cache[0] || []).length;
-    stream.write("embed", tokens.map((token, t) => add(this.wte[token], this.wpe[past + t])));
+    stream.write("embed", tokens.map((token, t) => add(new Float64Array(this.wte[token]), this.wpe[past + t])));
     this.h.forEach((block, layer) => {
       attention(stream.read(`L${layer}.attn`, block.ln_1), block.attn, layer, this.n_head, stream, cache);
       stream.write(`L${layer}.mlp`, stream.read(`L${layer}.mlp`, block.ln_2).map((x) => mlp(x, block.mlp)));

@@ -6,16 +6,16 @@ const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent), {circuit, config, ordinals} = data, D = config.n_embd;
 const tensors = tensors_of(data.weights, data.sizes), model = new GPT2(config, tensors);
 const basis = rows(tensors.basis, D), components = rows(tensors.components, D);           // [k][D], [L * H * K][D]
+const OTHER = ", as far as items go: a token that is none is likelier";
 const STEPS = 32, LEAST_LOOK = 0.1;      // points of the plane a side; attention below which no item is looked at
-const KEYS = {ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowDown: [1, -1], ArrowUp: [1, 1], PageDown: [2, -1],
-              PageUp: [2, 1]};                                                            // axis and direction
-const state = {words: data.start, crossed: [3, 0, 4, 1], off: new Set(), point: null};    // point: where END was moved
-let prompt, stream, says, here, range, list, drawn;      // of the last run; here: END's coordinates [k], had it not moved
+const KEYS = [["ArrowLeft", "ArrowRight"], ["ArrowDown", "ArrowUp"], ["PageDown", "PageUp"]];     // dimension 0, 1, 2
+const state = {words: data.start, crossed: data.crossed, off: new Set(), point: null};    // point: where END was moved
+let prompt, stream, says, likeliest, here, range, list, drawn;      // of the last run; here: where END would be, [k]
 
 const most = (x) => x.reduce((best, value, i) => (value > x[best] ? i : best), 0);
 const signed = (x) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(2);
 const written = (point) => `(${point.map((c) => c.toFixed(2)).join(", ")})`;
-const status = (i) => (state.crossed.includes(i) ? "crossed off" : "left");
+const status = (i) => (state.crossed.includes(i) ? "done" : "left");
 const bar = (text, part) => `<td class="n">${text}<td class="bar${part < 0 ? " minus" : ""}"><i style="--v:${part}">`;
 const named = (name) => `${name}${data.roles[name] ? `, ${data.roles[name]}` : ""}`;
 const shuffled = (x) => x.map((item) => [Math.random(), item]).sort(([a], [b]) => a - b).map(([, item]) => item);
@@ -26,10 +26,10 @@ const place = (axis, part) => range[axis][0] + part * (range[axis][1] - range[ax
 
 /** What is wrong with the list, in a sentence; "" where nothing is. */
 function problem() {
-  const {words, crossed} = state, unknown = words.find((word) => !data.words.includes(word));
-  const near = data.words.filter((word) => unknown && word.startsWith(unknown.slice(0, 2)));
-  if (unknown !== undefined) return `“${unknown}” is none of the ${data.words.length} items that this model knows: ` +
-    `try ${[...near, ...data.words].slice(0, 4).join(", ")}.`;
+  const {words, crossed} = state, known = data.words, unknown = words.find((word) => !known.includes(word));
+  const near = known.filter((word) => unknown && word.startsWith(unknown.slice(0, 2)));   // unknown may be ""
+  if (unknown !== undefined) return `“${unknown}” is none of the ${known.length} items that this model knows: ` +
+    `try ${[...near, ...known].slice(0, 4).join(", ")}.`;
   if (new Set(words).size < words.length) return "A word stands in the list twice; each item must be another.";
   if (!crossed.length) return "Cross off one item at least.";
   return crossed.length < words.length ? "" : "All items are crossed off: leave one.";
@@ -45,7 +45,6 @@ function switched_off(name) {
 /** Run the model on the list, with END's point set and what is switched off, and draw all that follows from it. */
 function update() {
   $("problem").textContent = problem();
-  document.body.classList.toggle("stale", problem() !== "");
   if (problem()) return;
   prompt = laundry_list(data, $("verb").value, state.words, state.crossed);
   if (list !== prompt.texts.join("")) draw_list();
@@ -56,7 +55,7 @@ function update() {
   stream = new Stream([...off, {name: circuit.where, of: "stream", change}]);
   const x = model.final(prompt.tokens, stream)[prompt.end];                               // [D]
   const all = softmax(model.unembedding.map((row) => dot(row, x)));                       // [V]
-  says = prompt.candidates.map((token) => all[token]);                                    // [N]
+  [says, likeliest] = [prompt.candidates.map((token) => all[token]), Math.max(...all)];   // [N], and of all tokens
   for (const draw of [draw_answer, draw_heads, draw_parts]) draw();
   const wanted = [list, ...state.off, now()[2], $("regions").value].join();
   if (wanted !== drawn) setTimeout(() => wanted === drawn && draw_regions(off), 40);      // not at each step of a drag
@@ -102,22 +101,22 @@ function at(point) {
 function draw_answer() {
   const looks = attention_on_items(stream, circuit.movers, prompt, prompt.end);
   const [look, answer, point] = [most(looks), most(says), now()];
+  const said = (i, shares) => `“${state.words[i]}” (${shares[i].toFixed(2)})`;
   $("answer").innerHTML = state.words.map((word, i) => `<tr><th scope="row">${i === answer ? "► " : ""}${i} ${word}
     <td>${status(i)}${bar(looks[i].toFixed(2), looks[i])}${bar(says[i].toFixed(2), says[i])}`).join("");
-  $("says").textContent = `${state.point ? "END moved. " : ""}The movers look most at “${state.words[look]}” (${looks[look].toFixed(2)}); ` +
-    `the answer is “${state.words[answer]}” (${says[answer].toFixed(2)}), which is ${status(answer)}.`;
+  $("says").textContent = `${state.point ? "END moved. " : ""}The movers look most at ${said(look, looks)}; ` +
+    `the answer is ${said(answer, says)}, which is ${status(answer)}${says[answer] < likeliest ? OTHER : ""}.`;
   $("where").textContent = `END is at ${written(point)}${state.point ? `; the model had it at ${written(here)}` : ""}.`;
   $("point").setAttribute("transform", at(point));
-  $("point").setAttribute("aria-valuetext", `${written(point)}. ${$("says").textContent}`);
+  Object.assign($("point"), {ariaValueNow: point[0], ariaValueText: `${written(point)}. ${$("says").textContent}`});
   $("own").setAttribute("transform", at(here));
   document.querySelectorAll("[data-axis]").forEach((slider, i) => Object.assign(slider,
     {min: range[i][0], max: range[i][1], step: 0.01, value: point[i], ariaValueText: point[i].toFixed(2)}));
 }
 
-/** Which item each point of the plane stands for: shades, borders, and at every fourth point its index. */
+/** Which item each point of the plane stands for: shades, borders, and at every fourth row and column its index. */
 function draw_regions(off) {
-  const cell = 400 / STEPS;
-  const places = Array.from({length: STEPS ** 2}, (_, g) => [g % STEPS, Math.floor(g / STEPS)]);      // column, row
+  const cell = 400 / STEPS, places = Array.from({length: STEPS ** 2}, (_, g) => [g % STEPS, Math.floor(g / STEPS)]);
   const points = places.map(([i, j]) => [place(0, (i + 0.5) / STEPS), place(1, 1 - (j + 0.5) / STEPS), now()[2]]);
   const {attended, answered} = traverse(model, prompt, circuit, basis, points, off);
   const looked = attended.map((looks) => (Math.max(...looks) < LEAST_LOOK ? -1 : most(looks)));
@@ -139,8 +138,8 @@ function draw_heads() {
   const number = (look) => (look < 0.05 ? "" : `<b>${look.toFixed(2)}</b>`);
   $("heads").innerHTML = data.heads.map((name) => {
     const [layer, head] = name.match(/\d+/g), looks = stream.patterns[`L${layer}`][head][$("query").value];
-    const text = looks.map((look, s) => `<span style="--v:${look}">${prompt.texts[s]}${number(look)}</span>`).join("");
-    return `<section><h3>${named(name)}</h3><p>${text}</p></section>`;
+    const text = looks.map((look, s) => `<span style="--v:${look}">${prompt.texts[s]}${number(look)}</span>`);
+    return `<section><h3>${named(name)}</h3><p>${text.join("")}</p></section>`;
   }).join("");
 }
 
@@ -148,7 +147,7 @@ function draw_heads() {
 function draw_parts() {
   const target = $("part").value < 0 ? most(says) : Number($("part").value), other = -1 / (says.length - 1);
   const weighted = (sum, token, i) => add(sum, model.unembedding[token], i === target ? 1 : other);
-  const lead = prompt.candidates.reduce(weighted, new Float32Array(D));                   // [D]
+  const lead = prompt.candidates.reduce(weighted, new Float64Array(D));                   // [D]
   const parts = Object.entries(logit_attribution(model, stream, lead, prompt.end));
   const size = Math.max(...parts.map(([, part]) => Math.abs(part)));
   $("parts").innerHTML = parts.map(([name, part]) =>
@@ -171,37 +170,37 @@ const BUTTONS = {
 
 document.addEventListener("click", ({target}) => {
   if (target.dataset.code) move_to(data.codes[state.words.length][target.dataset.code]);
-  if (!BUTTONS[target.id]) return;
-  BUTTONS[target.id]();
-  draw_items();
-  update();
+  if (BUTTONS[target.id]) { BUTTONS[target.id](); draw_items(); update(); }
 });
 
 document.addEventListener("input", ({target}) => {
   const {item, axis} = target.dataset, i = Number(item), rest = state.crossed.filter((index) => index !== i);
   if (target.id === "length") { new_list(Number(target.value)); draw_items(); }
   if (item && target.list) state.words[i] = target.value.trim().toLowerCase();
-  if (item && !target.list) state.crossed = target.checked ? [...rest, i] : rest;         // in the order of crossing off
+  if (item && !target.list) state.crossed = target.checked ? [...rest, i] : rest;         // in the reader's order
   if (axis) state.point = now().map((c, k) => (k === Number(axis) ? Number(target.value) : c));
   if (target.name === "on") state.off[target.checked ? "delete" : "add"](target.value);
   update();
 });
 
 $("point").addEventListener("keydown", (event) => {
-  const [axis, step] = KEYS[event.key] || [], size = event.shiftKey ? 10 : 40;
-  if (axis === undefined) return;
+  const axis = KEYS.findIndex((pair) => pair.includes(event.key));
+  if (axis < 0) return;
+  const step = (KEYS[axis].indexOf(event.key) - 0.5) / (event.shiftKey ? 5 : 20);         // a 40th, or a 10th
   event.preventDefault();
-  move_to(now().map((c, i) => (i === axis ? c + step * (place(i, 1) - place(i, 0)) / size : c)));
+  move_to(now().map((c, i) => (i === axis ? c + step * (place(i, 1) - place(i, 0)) : c)));
 });
 
-for (const type of ["pointerdown", "pointermove"]) {
-  $("plane").addEventListener(type, (event) => {
-    if (!(event.buttons & 1)) return;
-    $("plane").setPointerCapture(event.pointerId);
-    const {left, bottom, width, height} = $("frame").getBoundingClientRect();
-    move_to([place(0, (event.clientX - left) / width), place(1, (bottom - event.clientY) / height), now()[2]]);
-  });
+function move_to_pointer(event) {
+  const {left, bottom, width, height} = $("frame").getBoundingClientRect();
+  move_to([place(0, (event.clientX - left) / width), place(1, (bottom - event.clientY) / height), now()[2]]);
 }
+
+$("plane").addEventListener("click", move_to_pointer);
+$("point").addEventListener("touchstart", (event) => event.preventDefault(), {passive: false});   // no scrolling
+$("point").addEventListener("pointermove", (event) => {
+  if (event.buttons & 1) { $("point").setPointerCapture(event.pointerId); move_to_pointer(event); }
+});
 
 draw_items();
 update();
