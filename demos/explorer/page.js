@@ -7,7 +7,7 @@ const data = JSON.parse($("data").textContent), {circuit, config, ordinals} = da
 const tensors = tensors_of(data.weights, data.sizes), model = new GPT2(config, tensors);
 const basis = rows(tensors.basis, D), components = rows(tensors.components, D);           // [k][D], [L * H * K][D]
 const OTHER = ", as far as items go: a token that is none is likelier";
-const STEPS = 32, LEAST_LOOK = 0.1;      // points of the plane a side; attention below which no item is looked at
+const STEPS = D > 32 ? 20 : 32, LEAST_LOOK = 0.1;        // points of the plane a side; least attention that counts
 const KEYS = [["ArrowLeft", "ArrowRight"], ["ArrowDown", "ArrowUp"], ["PageDown", "PageUp"]];     // dimension 0, 1, 2
 const state = {words: data.start, crossed: data.crossed, off: new Set(), point: null};    // point: where END was moved
 let prompt, stream, says, likeliest, here, range, list, drawn;      // of the last run; here: where END would be, [k]
@@ -104,7 +104,7 @@ function draw_answer() {
   const said = (i, shares) => `“${state.words[i]}” (${shares[i].toFixed(2)})`;
   $("answer").innerHTML = state.words.map((word, i) => `<tr><th scope="row">${i === answer ? "► " : ""}${i} ${word}
     <td>${status(i)}${bar(looks[i].toFixed(2), looks[i])}${bar(says[i].toFixed(2), says[i])}`).join("");
-  $("says").textContent = `${state.point ? "END moved. " : ""}The movers look most at ${said(look, looks)}; ` +
+  $("says").textContent = `${state.point ? "END was moved. " : ""}The movers look most at ${said(look, looks)}; ` +
     `the answer is ${said(answer, says)}, which is ${status(answer)}${says[answer] < likeliest ? OTHER : ""}.`;
   $("where").textContent = `END is at ${written(point)}${state.point ? `; the model had it at ${written(here)}` : ""}.`;
   $("point").setAttribute("transform", at(point));
@@ -124,7 +124,7 @@ function draw_regions(off) {
   let shades = "", borders = "", labels = "";
   places.forEach(([i, j], g) => {
     const [x, y, item] = [i * cell, j * cell, owner[g]];
-    shades += `<path class="shade${item < 0 ? "" : item % 4}" d="M${x} ${y}h13v13h-13z"/>`;
+    shades += `<path class="shade${item < 0 ? "" : item % 4}" d="M${x} ${y}h${cell}v${cell}h-${cell}z"/>`;
     if (i + 1 < STEPS && owner[g + 1] !== item) borders += `M${x + cell} ${y}v${cell}`;
     if (j + 1 < STEPS && owner[g + STEPS] !== item) borders += `M${x} ${y + cell}h${cell}`;
     if (i % 4 === 2 && j % 4 === 2) labels += `<text x="${x}" y="${y + 5}">${item < 0 ? "–" : item}</text>`;
