@@ -22,6 +22,7 @@ IN_NODE = """
 const fs = require("fs"), page = fs.readFileSync("page.html", "utf8"), numbers = [];
 const inside = (id) => page.match(new RegExp(`<script[^>]* id="${id}">([^]*?)</script>`))[1];
 const program = inside("program"), data = JSON.parse(inside("data"));
+new Function(program);                                             // all of it can be parsed; a part of it runs
 new Function("data", "jobs", "keep", program.slice(0, program.indexOf("/* The page:")) + `
   const tensors = tensors_of(data.weights, data.sizes), model = new GPT2(data.config, tensors);
   const D = data.config.n_embd, basis = rows(tensors.basis, D), components = rows(tensors.components, D);

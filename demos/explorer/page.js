@@ -73,7 +73,7 @@ function move_to(point) {
 function draw_items() {
   $("items").innerHTML = state.words.map((_, i) => `<li><label>${i} <span>${ordinals[i]}</span> <input list="words"
     data-item="${i}" autocapitalize="off" spellcheck="false"></label> <label><input type="checkbox" data-item="${i}"
-    ${state.crossed.includes(i) ? "checked" : ""}> crossed off</label>`).join("");
+    aria-label="${i} crossed off" ${state.crossed.includes(i) ? "checked" : ""}> crossed off</label>`).join("");
   $("items").querySelectorAll("[list]").forEach((input, i) => { input.value = state.words[i]; });
 }
 
