@@ -3,12 +3,13 @@
 The public names, in the order in which a reader meets them; README.md has a line on each module.
 """
 
-from tinyheads.config import OPENAI_SIZES, GPT2Config
+from tinyheads.config import OPENAI_SIZES, PYTHIA_SIZES, GPT2Config, PythiaConfig
 from tinyheads.errors import (CheckpointError, ConfigError, DownloadError, HeadError, InputError, StreamError,
                               SubspaceError, TaskError, TinyheadsError, TokenizerError)
 from tinyheads.stream import Edit, Stream, pattern_names, read_names, write_names
 from tinyheads.generation import Batch, batch
 from tinyheads.model import GPT2, Cache
+from tinyheads.pythia import Pythia
 from tinyheads.attribution import logit_attribution
 from tinyheads.heads import (SVD, Component, Head, Heads, block_of, degenerate_blocks, fold, ov_svd, qk_svd)
 from tinyheads.attention import attention_attribution

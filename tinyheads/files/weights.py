@@ -15,16 +15,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tinyheads.config import OPENAI_SIZES
+from tinyheads.config import OPENAI_SIZES, PythiaConfig
 from tinyheads.errors import CheckpointError, DownloadError, TokenizerError, did_you_mean
 from tinyheads.files import tokenizer_files
 from tinyheads.files.array_file import as_path
 from tinyheads.files.checkpoint import open_checkpoint
 from tinyheads.files.download import FILES, fetch_model
+from tinyheads.files.neox import stored_name, to_stored
 from tinyheads.files.safetensors_file import write_safetensors
 from tinyheads.files.tokenizer import Tokenizer
 from tinyheads.heads import Heads, heads_from
 from tinyheads.model import GPT2
+from tinyheads.pythia import Pythia
 
 BUNDLED = ("tiny", "even", "content", "named")  # the models that this repository brings along
 # What people who know Hugging Face's libraries call OpenAI's models.
@@ -43,14 +45,14 @@ def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = Fa
     checkpoint = open_checkpoint(locate(path), verify, n_head)
     missing = [name for name in checkpoint.shapes if name not in checkpoint]
     if missing == ["lm_head.weight"]:
-        raise CheckpointError(f"{checkpoint.path}: tensor 'lm_head.weight' is missing, the unembedding, which is a "
-                              f"matrix of its own where the config's tie_word_embeddings is false. If it is wte.weight "
-                              f"again, write true there")
+        raise CheckpointError(f"{checkpoint.path}: tensor {checkpoint.stored_name(missing[0])!r} is missing, the "
+                              f"unembedding, which is a matrix of its own where the config's tie_word_embeddings is "
+                              f"false. If it is {checkpoint.stored_name('wte.weight')} again, write true there")
     if missing:
-        raise CheckpointError(f"{checkpoint.path}: {len(missing)} tensors of a whole model are missing, {missing[0]!r} "
-                              f"the first; it has {checkpoint.names[:6]} ... ({len(checkpoint.names)} in all). For "
+        raise CheckpointError(f"{checkpoint.path}: {len(missing)} tensors of a whole model are missing, "
+                              f"{checkpoint.stored_name(missing[0])!r} the first; it has {checkpoint.names[:6]} ... ({len(checkpoint.names)} in all). For "
                               f"heads alone, load_heads is enough")
-    model = GPT2(checkpoint.config, seed=None)
+    model = (Pythia if isinstance(checkpoint.config, PythiaConfig) else GPT2)(checkpoint.config, seed=None)
     # The file's map is read-only: copy it, into one buffer, since fresh memory for each tensor costs as much again.
     buffer = np.empty(sum(parameter.numel() for parameter in model.parameters()), dtype=np.float32)
     start = 0
@@ -75,7 +77,8 @@ def save(model: GPT2, folder: str | Path, tokenizer: Tokenizer | None = None) ->
     if not isinstance(tokenizer, Tokenizer | None):
         raise CheckpointError(f"not saved: tokenizer must be a tinyheads.Tokenizer, not {type(tokenizer).__name__}")
     named = model.named_parameters(remove_duplicate=False)  # an untied model's two may have been made one by hand
-    arrays = {name: parameter.detach().float().cpu().numpy() for name, parameter in named}
+    arrays = {stored_name(name, model.config): to_stored(name, parameter.detach().float().cpu().numpy(), model.config)
+              for name, parameter in named}
     broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if broken:
         raise CheckpointError(f"not saved: {broken[0]} holds values that are not finite")
