@@ -15,7 +15,7 @@ from tinyheads.heads import (SVD, Component, Head, Heads, block_of, degenerate_b
 from tinyheads.attention import attention_attribution
 from tinyheads.composition import component_score, component_scores, composition_score, composition_scores
 from tinyheads.edges import Edge, predict_edges
-from tinyheads.known_circuits import IOI_CIRCUIT, circuit_auc
+from tinyheads.known_circuits import IOI_CIRCUIT, PYTHIA_IOI_CIRCUIT, circuit_auc
 from tinyheads.prompts import Prompts, everyday_text, ioi, laundry_list, ordinal_recall
 from tinyheads.scoring import (accuracy, accuracy_by_length, bootstrap_interval, by_index, correct, logits_at_end,
                                perplexity, rank_correlation, wilson_interval)

@@ -43,10 +43,11 @@ class GPT2Config:
     n_layer: int = 12
     n_head: int = 12
     tied: bool = True
-    # What is the same in every GPT-2, and another in a Pythia:
+    # What every GPT-2 has, and a Pythia otherwise: how many dimensions of each head positions rotate, and whether a
+    # layer's MLP reads the same sum as its attention, so that it does not see what that writes.
     kind: ClassVar[str] = "GPT-2"
-    n_rotary: ClassVar[int] = 0             # dimensions of each head that are rotated by position: none
-    parallel: ClassVar[bool] = False        # whether a layer's MLP reads the same sum as its attention, or what that wrote
+    n_rotary: ClassVar[int] = 0
+    parallel: ClassVar[bool] = False
 
     def __post_init__(self):
         for name in NAMES_IN_FILES:
@@ -96,7 +97,8 @@ class GPT2Config:
         refuse_other_values(path, found, cls.kind, {
             "model_type": ("gpt2",), "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
             "layer_norm_epsilon": (LAYER_NORM_EPS,), "n_inner": (None, four_times(n_embd)),
-            "scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,), "add_cross_attention": (False,)})
+            "scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,),
+            "add_cross_attention": (False,)})
         return {"tied": found.get("tie_word_embeddings", True)}
 
     def to_hugging_face(self) -> dict[str, object]:

@@ -15,7 +15,7 @@ for rotations undo each other: R(i) R(j)^T = R(i - j). So a head's QK depends on
 
     QK(d) = W_Q R(d) W_K^T          QK(0) = W_Q W_K^T, as in GPT-2
 
-What that means for composition scores, see composition.py. OV knows nothing of positions, and is as in GPT-2.
+What that means for composition scores is derived in composition.py. OV knows nothing of positions, and is as in GPT-2.
 
 Parameters carry GPT-2's names and orientation, so that whatever looks at weights works unchanged (`heads.py`,
 `repair.py`); in files they have GPT-NeoX's, which files/neox.py translates. Axes are those of model.py.
