@@ -24,7 +24,6 @@ out = Path(arguments.out)
 L, H, D, K = heads.W_Q.shape
 published, roles = known_circuits.ioi_circuit_of(heads.config)                        # GPT-2 124M's, Pythia-160m's
 edges_known, role_of = (published, roles) if published else circuit_by_running(best_weights(arguments.model))
-movers = known_circuits.NAME_MOVERS if heads.config.kind == "GPT-2" else known_circuits.PYTHIA_NAME_MOVERS
 
 # %% [markdown]
 # ## One pair
@@ -38,7 +37,7 @@ movers = known_circuits.NAME_MOVERS if heads.config.kind == "GPT-2" else known_c
 # strongest edge by Q. The writer is the head whose component it reads most.
 
 # %%
-asked = arguments.reader or (movers[0] if published else th.predict_edges(heads, "Q", 1)[0].reader)
+asked = arguments.reader or (published["Q"].readers[0] if published else th.predict_edges(heads, "Q", 1)[0].reader)
 edges = th.predict_edges(heads, "Q", 8, asked)                                        # the strongest first
 if not edges:
     raise th.HeadError(f"nothing is written before {asked}; give --reader a head of a later layer")

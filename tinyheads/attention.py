@@ -9,8 +9,8 @@ the stream at the query, and k over what was written at the key. With the other 
 
     score = sum_w ((w - mean(w)) / std(x_query) * gain) @ W_Q . k / sqrt(K)  +  (bias @ W_Q + b_Q) . k / sqrt(K)
 
-Where positions rotate (Pythia), q and k are rotated by theirs: q = (LN(x_query) @ W_Q + b_Q) R(i). A vector that q meets
-may be rotated back in its place, q . k = (LN(x_query) @ W_Q + b_Q) . k R(-i), and the rest is as it stands here.
+Where positions rotate (Pythia), q and k are rotated by theirs: q = (LN(x_query) @ W_Q + b_Q) R(i). What q meets may be
+rotated back in its place, q . k = (LN(x_query) @ W_Q + b_Q) . k R(-i), and the rest is as it stands here.
 
 This is for attention what direct logit attribution is for the answer (attribution.py; Elhage et al. 2021, "QK circuit";
 Wang et al. 2022, §3.2). It shows what a head's query was made of on these prompts, where a composition score is of
@@ -67,8 +67,8 @@ def parts_of_product(model: GPT2, stream: Stream, head: Head, side: str, here: i
                      ov: SVD | None) -> dict[str, Tensor]:
     """What each write at `here` gives to a head's query, or key, times any vector: {name: [B]}, divided by sqrt(K).
 
-    other: [B, K], whole, and rotated where the model rotates; a key gives the score with it, a weighted sum of keys the same sum of scores. Raises
-    StreamError, HeadError.
+    other: [B, K], whole, and rotated where the model rotates; a key gives the score with it, a weighted sum of keys the
+    same sum of scores. Raises StreamError, HeadError.
     """
     W, b = weights_of(model, head, side)                                                        # [D, K], [K]
     position = places(here, *stream.value.shape[:2])[:, 0].to(other.device)                     # [B]
@@ -124,7 +124,7 @@ def written_before(stream: Stream, layer: int) -> list[tuple[str, Tensor]]:
     """The writes [B, T, D] that a layer's heads read, with their names: those before the layer's own, in order."""
     names = list(stream.writes)
     before = names[:names.index(f"L{layer}.H0")]
-    too_late = f"edit before L{layer}.mlp"  # where attention and MLP read the same sum, its change follows attention's read
+    too_late = f"edit before L{layer}.mlp"  # in a Pythia it stands before the heads' writes, but behind their read
     return [(name, stream.writes[name]) for name in before if name != too_late]
 
 

@@ -228,8 +228,11 @@ PYTHIA_SIZES = {
 def read_config(path: str | Path) -> GPT2Config:
     """The sizes in a config.json, of a Pythia where its model_type says gpt_neox. Raises ConfigError."""
     found = read_json(Path(path))
-    is_pythia = isinstance(found, dict) and found.get("model_type") == "gpt_neox"
-    return (PythiaConfig if is_pythia else GPT2Config).from_json(path)
+    model_type = found.get("model_type", "gpt2") if isinstance(found, dict) else "gpt2"
+    if model_type not in ("gpt2", "gpt_neox"):
+        raise ConfigError(f"{path}: model_type is {model_type!r}; tinyheads implements GPT-2, where it is 'gpt2', and "
+                          f"Pythia, where it is 'gpt_neox'")
+    return (GPT2Config if model_type == "gpt2" else PythiaConfig).from_json(path)
 
 
 def read_json(path: Path) -> object:

@@ -4,10 +4,11 @@ The circuit for indirect object identification, "When Mary and John went to the 
 drink to" -> " Mary", was found in GPT-2 124M by running it and patching activations (Wang et al. 2022,
 "Interpretability in the Wild"). Pythia-160m's for the same task was found by attributing to its edges what
 patching them changes (Tigges et al. 2024, "LLM Circuit Analyses Are Consistent Across Training and Scale",
-Figure 4); its heads are taken here from the code of Franco and Crovella (2025, "Pinpointing Attention-Causal
-Communication in Language Models"), which compares circuits with it. None of that is used for the predictions; it is only what they are
-compared with. The measure is the area under the ROC curve (Fawcett 2006, "An introduction to ROC
-analysis"): how often the score of a known edge is higher than that of another pair of heads.
+Figure 4); its heads are taken here from the code of Franco et al. (2025, "Signals in the Stream: Pinpointing
+Attention-Causal Communication in Language Models"), which compares circuits with it. None of that is used for
+the predictions; it is only what they are compared with. The measure is the area under the ROC curve (Fawcett
+2006, "An introduction to ROC analysis"): how often the score of a known edge is higher than that of another
+pair of heads.
 """
 
 from dataclasses import dataclass

@@ -95,7 +95,8 @@ class Checkpoint:
         if not np.array_equal(embedding, other, equal_nan=True):
             first, second = (self.stored_name(name) for name in ("wte.weight", "lm_head.weight"))
             raise CheckpointError(f"{self.path}: {second} differs from {first}, and tie_word_embeddings, true where no "
-                                  f"config.json says otherwise, asks for one matrix. If the model has two, write \"tie_word_embeddings\": false into its config.json")
+                                  f"config.json says otherwise, asks for one matrix. If the model has two, write "
+                                  f"\"tie_word_embeddings\": false into its config.json")
         self.second_wte = None  # once is enough
 
     def verify(self) -> None:
@@ -232,12 +233,12 @@ def open_safetensors(path: Path, files: list[Path], config_path: Path, n_head: i
     if not entries:
         raise CheckpointError(f"{path}: holds no tensors of a GPT-2")
     if neox and not config_path.exists():
-        raise CheckpointError(f"{path}: its tensors have GPT-NeoX's names, and no config.json is beside it, without which "
-                              f"nothing says how heads are split and what positions rotate")
+        raise CheckpointError(f"{path}: its tensors have GPT-NeoX's names, and no config.json is beside it: nothing "
+                              f"says how many heads there are, and what positions rotate")
     config = read_config(config_path) if config_path.exists() else config_from_shapes(path, entries, n_head)
     if neox and not isinstance(config, PythiaConfig):
-        raise CheckpointError(f"{path}: its tensors have GPT-NeoX's names, and {config_path} is a GPT-2's; its model_type "
-                              f"should be gpt_neox")
+        raise CheckpointError(f"{path}: its tensors have GPT-NeoX's names, and {config_path} is a GPT-2's; its "
+                              f"model_type should be gpt_neox")
     second_wte = None
     if config.tied and "lm_head.weight" in entries:
         second_wte = entries.pop("lm_head.weight")

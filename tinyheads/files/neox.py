@@ -45,7 +45,7 @@ def stored_name(name: str, config: GPT2Config) -> str:
 
 
 def is_transposed(name: str, config: GPT2Config) -> bool:
-    """Whether a tensor is stored the other way round: a Pythia's matrices are, but no table of vectors and no vector."""
+    """Whether a tensor is stored the other way round: a Pythia's matrices are, not its embeddings and vectors."""
     matrix = name.startswith("h.") and name.endswith(".weight") and ".ln_" not in name
     return matrix and isinstance(config, PythiaConfig)
 

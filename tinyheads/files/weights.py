@@ -50,8 +50,8 @@ def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = Fa
                               f"false. If it is {checkpoint.stored_name('wte.weight')} again, write true there")
     if missing:
         raise CheckpointError(f"{checkpoint.path}: {len(missing)} tensors of a whole model are missing, "
-                              f"{checkpoint.stored_name(missing[0])!r} the first; it has {checkpoint.names[:6]} ... ({len(checkpoint.names)} in all). For "
-                              f"heads alone, load_heads is enough")
+                              f"{checkpoint.stored_name(missing[0])!r} the first; it has {checkpoint.names[:6]} ... "
+                              f"({len(checkpoint.names)} in all). For heads alone, load_heads is enough")
     model = (Pythia if isinstance(checkpoint.config, PythiaConfig) else GPT2)(checkpoint.config, seed=None)
     # The file's map is read-only: copy it, into one buffer, since fresh memory for each tensor costs as much again.
     buffer = np.empty(sum(parameter.numel() for parameter in model.parameters()), dtype=np.float32)
