@@ -188,7 +188,7 @@ class PythiaConfig(GPT2Config):
         for ours, *names in [("rotary_pct", "rotary_pct", "partial_rotary_factor"),
                              ("rotary_base", "rotary_emb_base", "rope_theta")]:
             given = [where[name] for where in (found, rope) for name in names if name in where]
-            if any(value != given[0] for value in given):
+            if any(value != given[0] for value in given[1:]):
                 raise ConfigError(f"{path}: {' and '.join(names)} are {given}, and should be one number")
             numbers |= {ours: given[0]} if given else {}
         return numbers

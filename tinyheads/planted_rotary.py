@@ -7,9 +7,9 @@ The code of index i is a point on a circle, at i radians. Two heads are built, t
     mover head        its query reads the channel into the pair of dimensions that turns by 1 radian a token; its keys
                       there are (1, 0) for every item; copies the item to END
 
-Seen as complex numbers, a query q meets a key at distance d as Re(q e^(i d)), which is largest where q has the angle -d.
-Item i stands d = 11 - i before END, so that its code, turned by -11 radians, is the query that finds it. Since all keys
-are alike, QK(0) reads one direction of the channel and is blind to the other; QK at all distances reads both.
+Seen as complex numbers, a query q meets a key at distance d as Re(q e^(i d)), largest where q has the angle -d. Item i
+stands d = 11 - i before END, so that its code, turned by -11 radians, is the query that finds it. Since all keys are
+alike, QK(0) reads one direction of the channel and is blind to the other; QK at all distances reads both.
 
 The codes do not sum to zero, and minus the sum of all but one is that one less the sum of all. The mover's query bias
 adds that sum again.

@@ -50,9 +50,9 @@ class Checkpoint:
         self.shapes = config.tensor_shapes()
         for name, entry in entries.items():
             if name not in self.shapes:
-                near = did_you_mean(name, [stored_name(each, config) for each in self.shapes])
-                raise CheckpointError(f"{path}: tensor {name!r} has no place in a {config.kind} of {config.n_layer} "
-                                      f"layers; {near}")
+                stored, valid = stored_name(name, config), [stored_name(each, config) for each in self.shapes]
+                raise CheckpointError(f"{path}: tensor {stored!r} has no place in a {config.kind} of {config.n_layer} "
+                                      f"layers; {did_you_mean(stored, valid)}")
             stored = entry.shape[1:] if len(entry.shape) == 3 and entry.shape[0] == 1 else entry.shape
             wanted = stored_shape(self.shapes[name], name, config)
             if stored != wanted:  # OpenAI stores [1, D, 3D]: its matrices are convolutions of width 1

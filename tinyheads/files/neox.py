@@ -29,17 +29,21 @@ def our_name(stored: str) -> str | None:
     name = stored.removeprefix(PREFIX)
     if NO_WEIGHTS.fullmatch(name):
         return None
-    layer, _, rest = re.fullmatch(r"((?:layers\.\d+)?)(\.?)(.*)", name, re.DOTALL).groups()
-    part, _, kind = rest.rpartition(".")
+    layer = re.match(r"(layers\.\d+\.)?", name)[0]
+    part, _, kind = name.removeprefix(layer).rpartition(".")
     known = (PARTS if layer else WHOLE).get(part)
-    return f"{layer.replace('layers', 'h')}{'.' if layer else ''}{known}.{kind}" if known else stored
+    return f"{layer.replace('layers', 'h')}{known}.{kind}" if known else stored
 
 
 def stored_name(name: str, config: GPT2Config) -> str:
-    """The name that one of our tensors has in a file: "h.0.ln_1.bias" -> "gpt_neox.layers.0.input_layernorm.bias"."""
-    if not isinstance(config, PythiaConfig):
+    """The name that one of our tensors has in a file: "h.0.ln_1.bias" -> "gpt_neox.layers.0.input_layernorm.bias".
+
+    A name that is none of ours stays as it is.
+    """
+    layer = re.match(r"(h\.\d+\.)?", name)[0]
+    part, _, kind = name.removeprefix(layer).rpartition(".")
+    if not isinstance(config, PythiaConfig) or part not in THEIRS:
         return name
-    layer, part, kind = re.fullmatch(r"((?:h\.\d+\.)?)(.*)\.(\w+)", name).groups()
     prefix = "" if part == "lm_head" else PREFIX
     return f"{prefix}{layer.replace('h', 'layers')}{THEIRS[part]}.{kind}"
 
