@@ -101,7 +101,8 @@ def at_all_distances(B: Tensor, sign: int, config: GPT2Config) -> Tensor:
     of_yy = turned(of_xy.mT)
     mean = (of_xx * (cos.T @ cos) + of_xy * (cos.T @ sin) + of_xy.mT * (sin.T @ cos)
             + of_yy * (sin.T @ sin)) / config.n_ctx                                  # [L, H, K, K]
-    scale, directions = torch.linalg.eigh(mean)                                      # [L, H, K], [L, H, K, K]
+    with one_thread():
+        scale, directions = torch.linalg.eigh(mean)                                  # [L, H, K], [L, H, K, K]
     return (scale.clamp_min(0).sqrt()[..., None] * directions.mT).to(B.dtype)        # [L, H, K, K]
 
 

@@ -71,7 +71,7 @@ class PythiaAttention(Attention):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, stream: Stream, cache: Cache | None) -> None:
         past = 0 if cache is None else cache.length_in(self.layer)
         positions = torch.arange(past, past + q.shape[2], device=q.device)  # [T]
-        q, k = rotate(q, positions, self.config), rotate(k, positions, self.config)        # [B, H, T, K] each
+        q, k = rotate(torch.stack([q, k]), positions, self.config)          # [2, B, H, T, K]
         super().attend(q, k, v, stream, cache)
 
 
