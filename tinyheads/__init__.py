@@ -9,7 +9,7 @@ from tinyheads.errors import (CheckpointError, ConfigError, DownloadError, HeadE
 from tinyheads.stream import Edit, Stream, pattern_names, read_names, write_names
 from tinyheads.generation import Batch, batch
 from tinyheads.model import GPT2, Cache
-from tinyheads.pythia import Pythia
+from tinyheads.pythia import Pythia, rotate
 from tinyheads.attribution import logit_attribution
 from tinyheads.heads import (SVD, Component, Head, Heads, block_of, degenerate_blocks, fold, ov_svd, qk_svd)
 from tinyheads.attention import attention_attribution
