@@ -155,3 +155,7 @@ def test_a_circuit_by_hand_must_say_a_place_that_its_heads_have_written_to(built
                 lambda: circuit.check(built.model)):
         with pytest.raises(th.HeadError, match="where is 'L1.mlp'; the first read .* what L1.H1 writes is 'L2.attn'"):
             act()
+    by_hand = th.Circuit.of(built.model, [built.inhibition], [built.mover])
+    assert by_hand == th.find_circuit(built.model, prompts) and by_hand.where == "L2.attn"
+    with pytest.raises(th.HeadError, match="needs one inhibition head and one mover"):
+        th.Circuit.of(built.model, [], [built.mover])
