@@ -13,10 +13,11 @@ whole head is the mean of its components' squared scores, weighted by s_i^2. Whe
 only one or two components of a writer, their scores are high and the mean over all K is not.
 
 Where positions rotate (Pythia, `pythia.py`), QK depends on how far the query stands behind the key, QK(d) = W_Q R(d)
-W_K^T. No one distance will do: a reader may take up at distance 5 what it is blind to at distance 0, and the mean of
-QK(d) over d tends to 0 in every dimension that rotates fast, whatever is read there. But no length of what is read is
-below 0, so that the mean of the *squared* lengths forgets nothing. The reader's matrix is therefore QK at all the
-distances of a context side by side, in the same two formulas:
+W_K^T. No one distance will do: a reader may take up at distance 5 what it is blind to at distance 0. Nor will the
+dimensions that stay still: heads that look by position use the others. And the mean of QK(d) over d tends to 0 in every
+dimension that rotates fast, whatever is read there. But no length of what is read is below 0, so that the mean of the
+*squared* lengths forgets nothing. The reader's matrix is therefore QK at all the distances of a context side by side
+(weights alone do not say which of them matter), in the same two formulas:
 
     M_r = [QK(0) | QK(1) | ... | QK(n_ctx - 1)]  [D, n_ctx * D]     ||v^T M_r||^2 = sum over d of ||v^T QK(d)||^2
 

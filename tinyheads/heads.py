@@ -197,7 +197,7 @@ def qk_svd(heads: Heads, distance: int = 0) -> SVD:
     """The SVD of QK = W_Q W_K^T for all heads.
 
     distance: of the query behind the key, in tokens, which matters where positions rotate (Pythia): there QK is
-    W_Q R(distance) W_K^T, and W_Q W_K^T at distance 0.
+    W_Q R(distance) W_K^T, and W_Q W_K^T at distance 0. Composition scores take all distances (`composition.py`).
     """
     return thin_svd(rotate(heads.W_Q, distance, heads.config), heads.W_K)
 
