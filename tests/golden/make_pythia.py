@@ -7,7 +7,7 @@ Random models of several shapes, built by transformers.GPTNeoXForCausalLM, with 
 generates greedily; saved by it in float32, in bfloat16 and in shards with their index; and one in float16 laid out as
 EleutherAI's release is: its config.json as transformers 4.24 wrote it, and the buffers that were saved along. All
 numbers in pythia.npz come from transformers, with the rounded weights. At the end transformers opens what th.save
-writes, and must find the same model.
+writes, and must find the same model (with transformers 4.57.6, which writes an older config.json, this was seen too).
 """
 
 import json
