@@ -33,7 +33,7 @@ ids = tokenizer.encode(arguments.prompt)
 tokens = torch.tensor([ids])                                   # [1, T]
 stream = th.Stream(record=True)
 logits = model(tokens, stream)                                 # [1, T, V]
-answer, runner_up = logits[0, -1].topk(2).indices.tolist()
+answer, runner_up = logits[0, -1, :tokenizer.n_vocab].topk(2).indices.tolist()  # a Pythia has a few rows more
 writes = dict(stream.writes.items())                           # {name: [1, T, D]}
 error = (sum(writes.values()) - stream.value).abs().max().item()
 say(f"{name}: {len(ids)} tokens, {len(stream.writes)} writes, {len(stream.reads)} reads")

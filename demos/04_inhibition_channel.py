@@ -53,7 +53,7 @@ attention_map = plots.save_figure(figure, out / "04_attention.png")
 circuit = circuit_of(model, lists, n)
 mover = th.Head.parse(arguments.reader) if arguments.reader else circuit.movers[0]
 before = [head for head in circuit.inhibition if head.layer < mover.layer] or circuit.inhibition
-circuit = th.Circuit(before, [mover])
+circuit = th.Circuit.of(model, before, [mover])
 circuit.check(model)
 looks = (f"{before[0]}'s attention on the mentions {on_mentions[before[0].layer, before[0].head]:.2f}; "
          f"{mover}'s on the answer {on_answer[mover.layer, mover.head]:.2f}")

@@ -109,7 +109,7 @@ for which, each in models.items():
     places = [circuits[which].where, f"L{circuits[which].movers[-1].layer}.attn"]           # "L0.mlp", "L1.attn"
     for N in lengths:
         seen = [th.writes_at_end(each, to_find[N], circuits[which]), *th.seen_at_end(each, to_find[N], places, "reads")]
-        for where, x in zip(("written", "read by the MLP", "read by the movers"), seen):               # x: [B, D]
+        for where, x in zip(("written", f"read by {places[0]}", "read by the movers"), seen):          # x: [B, D]
             apart.setdefault((which, where), []).append(torch.pdist(th.by_index(x, to_find[N])).mean().item())
 say("\n" + table([[*key, *(f"{value:.3f}" for value in values)] for key, values in apart.items()]
                  + [["1 / (N - 1)", "", *(f"{1 / (N - 1):.3f}" for N in lengths)]]

@@ -79,7 +79,7 @@ def options(description: str, *more: tuple) -> argparse.Namespace:
         sys.exit()
     parser = Parser(description=description)
     parser.add_argument("--model",
-                        help="a name (tiny, 124M, 355M, 774M, 1558M) or a path; the best there is if left out")
+                        help="a name (tiny, 124M, 355M, 774M, 1558M, pythia-160m) or a path; by default the best")
     parser.add_argument("--out", type=folder_to_write, default=str(REPOSITORY / "out"),
                         help="folder for the figures (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="a first look, in about a tenth of the time")

@@ -112,7 +112,7 @@ def test_a_reader_that_has_gone_ends_a_command_without_a_word():
 
 
 @pytest.mark.parametrize("argv, words, status", [
-    (["download", "1.5B"], "no OpenAI model '1.5B'", 1), (["downlaod", "124M"], "invalid choice: 'downlaod'", 2),
+    (["download", "1.5B"], "no model '1.5B' can be", 1), (["downlaod", "124M"], "invalid choice: 'downlaod'", 2),
     ([], "download", 2), (["download", "124M", "--fold", "x"], "unrecognized arguments: --fold x", 2)])
 def test_the_package_as_a_command(capsys, monkeypatch, argv, words, status):
     monkeypatch.setattr(sys, "argv", ["tinyheads", *argv])

@@ -129,3 +129,14 @@ def test_each_index_is_a_point_of_its_room_and_accuracy():
     plots.draw_room(axes[0, 0], room, right)
     points = {line.get_label(): (line.get_xdata().tolist(), line.get_ydata().tolist()) for line in axes[0, 0].lines}
     assert points["a"] == (pytest.approx([0, 2]), pytest.approx([0.1, 1])) and set(points) == {"a", "b"}
+
+
+def test_a_pythia_takes_the_same_chapters_and_rows_of_padding_are_no_words(tmp_path):
+    """Random weights with twice as many rows as the tokenizer has tokens: an id behind those would end the chapter."""
+    tokenizer = th.load_tokenizer("tiny")
+    model = th.Pythia(th.PythiaConfig(2 * tokenizer.n_vocab, 64, 32, 2, 2), seed=3)
+    th.save(model, tmp_path / "pythia", tokenizer)
+    for script, words in [("01_residual_stream.py", "9 writes sum to the stream"),
+                          ("02_head_svd.py", "heads that look nearest:")]:
+        done = run(script, "--model", str(tmp_path / "pythia"), "--out", str(tmp_path / "out"))
+        assert done.returncode == 0 and words in done.stdout, done.stderr

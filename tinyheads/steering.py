@@ -90,8 +90,9 @@ def steered_answers(model: GPT2, prompts: Prompts, circuit: Circuit, basis: Tens
 
     The stream is changed at END just before the read `circuit.where`; the answer is the candidate with the largest
     logit. earlier: `before_end(model, prompts)`, where the same prompts are steered many times: then END runs alone.
-    Raises SubspaceError.
+    Raises SubspaceError, HeadError.
     """
+    circuit.check(model)
     change = lambda position: Edit(circuit.where, set_coordinates(basis, values, position), of="stream")
     if earlier is None:
         logits = logits_with_edits(model, prompts, [change(prompts.end)])                           # [B, V]
@@ -123,8 +124,9 @@ def steering_rate(model: GPT2, prompts: Prompts, circuit: Circuit, basis: Tensor
 def mean_codes(model: GPT2, prompts: Prompts, circuit: Circuit, basis: Tensor) -> Tensor:
     """Each index's code: the mean coordinates at END, just before `circuit.where`, by the answer's index. [N, k]
 
-    This tells where END usually is when an index is the answer. Raises SubspaceError.
+    This tells where END usually is when an index is the answer. Raises SubspaceError, HeadError.
     """
+    circuit.check(model)
     check_every_index(prompts)
     return by_index(coordinates(stream_at_end(model, prompts, circuit.where), basis), prompts)
 
