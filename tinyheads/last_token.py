@@ -8,7 +8,7 @@ earlier tokens are kept (`Cache`), and each edited run is of one token: as many 
 
 In such a run END is position 0: of edits, of writes and reads [B, 1, D], of patterns' queries [B, H, 1, T].
 It takes prompts that all end at T - 1. `seen_at_end` takes any: it looks at one thing at END while the whole prompt
-runs, or its upper layers (`upper_layers.py`), and keeps nothing else.
+runs, up to the layer that is looked at, and keeps nothing else.
 """
 
 from typing import Sequence
@@ -22,7 +22,7 @@ from tinyheads.model import GPT2, Cache
 from tinyheads.positions import at
 from tinyheads.prompts import Prompts
 from tinyheads.stream import Edit, Stream
-from tinyheads.upper_layers import Below, layer_of, run_above
+from tinyheads.upper_layers import Below, layer_of, run_above, run_below
 
 
 @torch.no_grad()
@@ -76,8 +76,8 @@ def seen_at_end(model: GPT2, prompts: Prompts, names: Sequence[str], of: str, ed
 
     of="writes": what is written ("L8.H10"), [B, D]; of="stream": what is there before a read ("L1.attn"), [B, D];
     of="reads": what that read hands on, behind its LayerNorm, [B, D]; of="patterns": END's attention in a layer ("L1"),
-    [B, H, T]. below: `run_below(model, prompts.tokens, layer)`, for a run that begins in that layer, and ends with the
-    last of these names.
+    [B, H, T]. The run ends with the layer of the last name. below: `run_below(model, prompts.tokens, layer)`, for one
+    that begins in that layer.
     """
     seen = {}
 
@@ -88,10 +88,11 @@ def seen_at_end(model: GPT2, prompts: Prompts, names: Sequence[str], of: str, ed
         return Edit(name, keep, of=of)
 
     stream = Stream(edits=[*edits, *(look(name) for name in names)])
-    if below is None:
+    if any(edit.name == "embed" for edit in stream.edits):
         model.final(prompts.tokens, stream)
     else:
         last = max((layer_of(name, model.config.n_layer) for name in names), default=0)
+        below = below or run_below(model, prompts.tokens, 0)
         run_above(model, below, stream, last if last < model.config.n_layer else None)
     return [seen[name] for name in names]
 

@@ -33,6 +33,8 @@ class Below:
 @torch.no_grad()
 def run_below(model: GPT2, tokens: Tensor, layer: int) -> Below:
     """Run tokens [B, T] once, and keep the stream just before a layer. Raises StreamError where there is no such."""
+    if layer == 0:
+        return Below(0, model.embed(model.checked(tokens), past=0))
     kept = []
 
     def keep(x: Tensor) -> Tensor:
