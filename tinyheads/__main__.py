@@ -21,8 +21,9 @@ def main() -> int:
     fetch.add_argument("--base-url", help="address before /<name>/<file> (default: OpenAI's, EleutherAI's on the hub)")
     held = commands.add_parser("check", help="hold a model against published facts of the real one")
     held.add_argument("model", help="a name (124M, pythia-160m) or a path; attention weights alone will do for a part")
-    with one_line_errors(parser.prog, interrupted="interrupted; a download continues where it stopped"):
-        arguments = parser.parse_args()
+    arguments = parser.parse_args()
+    again = "; run again to continue where it stopped" if arguments.command == "download" else ""
+    with one_line_errors(f"{parser.prog} {arguments.command}", "interrupted" + again):
         if arguments.command == "download":
             print(f"{arguments.name} is in {download(arguments.name, arguments.folder, arguments.base_url)}")
             return 0
@@ -39,4 +40,5 @@ def check_model(model: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    if status := main():
+        sys.exit(status)
