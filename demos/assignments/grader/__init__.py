@@ -16,6 +16,7 @@ with what the library computes. Read in this order:
     notebook.py    a notebook's code cells as a submission
     reports.py     what is told of marks: table, CSV, feedback, Gradescope's JSON; late work
     similarity.py  which submissions are near-equal
+    hints.py       an exercise's hints, read from the handout
     checkout.py    where this checkout lies, and how its modules are loaded
 
 Then the checks of one assignment, ../3_composition/checks/ say, whose __init__.py lists the exercises and their points.

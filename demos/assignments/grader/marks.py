@@ -82,11 +82,17 @@ class Marks:
         return sum(mark.points for mark in self.exercises)
 
 
-def load_assignment(number: int) -> Assignment:
-    """The assignment of that number, from the package checks/ in its folder. Raises FileNotFoundError where none is."""
+def folder_of(number: int) -> Path:
+    """The folder of the assignment of that number. Raises FileNotFoundError where none is."""
     folder = next(iter(sorted(ASSIGNMENTS.glob(f"{number}_*"))), None)
     if folder is None or not (folder / "checks").is_dir():
         raise FileNotFoundError(f"there is no assignment {number} in {ASSIGNMENTS}")
+    return folder
+
+
+def load_assignment(number: int) -> Assignment:
+    """The assignment of that number, from the package checks/ in its folder. Raises FileNotFoundError where none is."""
+    folder = folder_of(number)
     checks = load_module(f"checks_{number}", folder / "checks" / "__init__.py")
     return Assignment(number, folder, checks.EXERCISES)
 
