@@ -19,7 +19,7 @@ from tinyheads.files.command import Parser, one_line_errors
 
 notebooks = load_module("notebooks", REPOSITORY / "demos" / "notebooks.py")
 
-INSTRUCTORS = ("tests/assignments/", "demos/assignments/students.py", "demos/assignments/pictures.py")
+INSTRUCTORS = ("tests/assignments/", "demos/assignments/students.py", "demos/assignments/targets.py")
 DAY = (2026, 1, 1, 0, 0, 0)      # every file's, so that the archive's bytes follow from the files alone
 
 
