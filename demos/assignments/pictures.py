@@ -81,7 +81,7 @@ def head_circuits(file: Path) -> None:
               *((part, f"component {i}\nrank 1") for i, part in enumerate(parts))]
     figure, axes = plots.new_figure(11, 2.6, columns=6, gridspec_kw={"width_ratios": [K, D, D, D, D, D]})
     for k, (panel, (matrix, name)) in enumerate(zip(axes[0], panels)):
-        panel.imshow(matrix.abs(), cmap="Greys", vmin=0, vmax=0.7 * float(matrix.abs().max()))
+        panel.imshow(matrix.abs().numpy(), cmap="Greys", vmin=0, vmax=0.7 * float(matrix.abs().max()))
         panel.set(xticks=[], yticks=[])
         panel.set_xlabel(name, fontsize=9)
         sign = {1: "×", 2: "=", 3: "=", 4: "+", 5: "+"}.get(k)
@@ -123,7 +123,7 @@ def inhibition(file: Path) -> None:
     figure, axes = plots.new_figure(9, 3.5, columns=2)
     for panel, head, what in zip(axes[0], (built.inhibition, built.mover), ("An inhibition head", "The mover head")):
         row = stream.patterns[f"L{head.layer}"][here, head.head, prompts.end]       # [T]
-        panel.bar(range(len(row)), row, color="#555555", edgecolor="black", width=0.75)
+        panel.bar(range(len(row)), row.numpy(), color="#555555", edgecolor="black", width=0.75)
         panel.set_xticks(range(len(row)), names, rotation=60, ha="right", fontsize=8)
         panel.set(ylabel="attention from END", ylim=(0, 1), title=f"{what} ({head})")
         panel.grid(axis="y", alpha=0.3)
@@ -180,9 +180,11 @@ def repair(file: Path) -> None:
     plots.save_figure(figure, file, dpi=90)
 
 
+DRAWN = (residual_stream, head_circuits, composition, inhibition, subspace, repair)
+
 if __name__ == "__main__":
     torch.set_grad_enabled(False)
-    for number, draw in enumerate((residual_stream, head_circuits, composition, inhibition, subspace, repair), start=1):
+    for number, draw in enumerate(DRAWN, start=1):
         path = next(HERE.glob(f"{number}_*")) / "picture.png"
         draw(path)
         print(path, f"{path.stat().st_size / 1000:.0f} kB")

@@ -48,7 +48,7 @@ if __name__ == "__main__":
     parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("archive", type=Path, help="the .zip to write")
     parser.add_argument("--source", default=notebooks.SOURCE,
-                        help="the address at which you publish the archive, https://.../students.zip, for its notebooks")
+                        help="for its notebooks: the address at which you publish it, https://.../students.zip")
     asked = parser.parse_args()
     if asked.archive.suffix != ".zip":
         parser.error(f"argument archive: {asked.archive} should end in .zip")

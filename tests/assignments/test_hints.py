@@ -1,4 +1,4 @@
-"""Steps of help: every exercise has its difficulty, its minutes and two hints, in the handout and nowhere else."""
+"""Steps of help: every exercise has its difficulty, minutes and two hints, in the handout; pictures and predictions."""
 
 import ast
 import io
@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 import grade
+import pictures
 import pytest
+import torch
 from grader.hints import exercises_of, tell
 from grader.marks import load_assignment
+from matplotlib.image import imread
 
 HERE = Path(__file__).parent
 NUMBERS = range(1, 7)
@@ -116,3 +119,38 @@ def test_the_command_tells_a_hint_and_refuses_others(capsys):
     with pytest.raises(SystemExit):
         grade.main(["2"])
     assert "say what is to be graded" in capsys.readouterr().err
+
+
+# --- pictures and predictions -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_handout_begins_with_a_picture_and_asks_for_predictions(number):
+    folder = load_assignment(number).folder
+    page = (folder / "README.md").read_text()
+    title, picture = page.split("\n\n")[:2]
+    assert title.startswith("# ") and re.fullmatch(r"!\[[^\]]{20,}\]\(picture.png\)", picture)
+    predictions, exercises = page.index("\n## Predict before you run\n"), page.index(f"\n**{number}.1 ")
+    section = re.split(r"^## ", page[predictions + 4:], maxsplit=1, flags=re.MULTILINE)[0]
+    assert predictions < exercises and 2 <= len(re.findall(r"^\d\. ", section, re.MULTILINE)) <= 3
+    shown = re.findall(r"\]\((\w+\.png)\)", page)
+    assert shown == ["picture.png", "target.png"][:1 if number == 6 else 2]         # assignment 6 draws no figure
+    for name in shown:
+        assert (folder / name).read_bytes()[:4] == b"\x89PNG" and (folder / name).stat().st_size < 100_000
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_handouts_picture_is_what_its_script_draws_and_reads_in_grey(number, tmp_path):
+    """Compared blurred, so that another release's fonts do not matter."""
+    grad = torch.is_grad_enabled()
+    torch.set_grad_enabled(False)
+    try:
+        pictures.DRAWN[number - 1](tmp_path / "drawn.png")
+    finally:
+        torch.set_grad_enabled(grad)
+    grey = [torch.from_numpy(imread(path)[..., :3].mean(-1).copy())
+            for path in (tmp_path / "drawn.png", load_assignment(number).folder / "picture.png")]
+    assert grey[0].shape == grey[1].shape
+    drawn, kept = (torch.nn.functional.avg_pool2d(each[None], 16) for each in grey)
+    assert (drawn - kept).abs().max() < 0.25 and (drawn - kept).abs().mean() < 0.02
+    assert grey[0].min() < 0.2 and (grey[0] < 0.6).float().mean() > 0.01            # there is ink, and it is dark
