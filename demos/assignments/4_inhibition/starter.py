@@ -155,46 +155,51 @@ check("4.7")
 # The last cell prints them; as a file, `python submission.py` does.
 
 # %%
-def main():
+def main(n=150):
+    """Prints what the reading questions are about, and draws inhibition.png. n: lists to measure on."""
     model, tokenizer = th.load("tiny"), th.load_tokenizer("tiny")
-    prompts = th.laundry_list(tokenizer, 200, 5, seed=1)
-    print(prompts.texts[0])
-    on_mentions, on_answer = where_heads_look(model, prompts)
+    seen = th.laundry_list(tokenizer, 400, 5, seed=40)
+    print(seen.texts[0])
+    on_mentions, on_answer = where_heads_look(model, seen)
     for layer in range(model.config.n_layer):
         print(f"layer {layer}: on the mentions", " ".join(f"{value:.2f}" for value in on_mentions[layer].tolist()),
               " on the answer", " ".join(f"{value:.2f}" for value in on_answer[layer].tolist()))
-    circuit = th.find_circuit(model, th.laundry_list(tokenizer, 400, 5, seed=40))
-    mover = circuit.movers[0]
+    mover = th.find_circuit(model, seen).movers[0]
     inhibition = [th.Head(*pair) for pair in pick_heads(on_mentions, 0.5, mover.layer)]
     print("mover:", mover, " inhibition heads:", *inhibition)
-    print("on other lists th.find_circuit finds", circuit)
 
-    few = th.laundry_list(tokenizer, 100, 5, seed=2)
+    few, judged = (th.laundry_list(tokenizer, n, 8, seed=seed) for seed in (42, 41))    # on lists of 5 it is too sure
     writers = [th.Head(layer, head) for layer in range(mover.layer) for head in range(model.config.n_head)]
     heads = th.Heads.of(model)
-    composition = th.component_scores(heads, "Q")[..., mover.layer, mover.head]                     # [L, H, K]
+    ov = th.ov_svd(heads)
+    composition = th.component_scores(heads, "Q", ov)[..., mover.layer, mover.head]                 # [L, H, K]
     predicted = torch.stack([composition[w.layer, w.head] for w in writers])                        # [W, K]
     for how in ("zero", "mean"):
         measured = torch.stack([inhibition_scores(model, few, w, mover, how) for w in writers])     # [W, K]
-        print(f"{how} removal: rank correlation {rank_correlation(predicted.flatten(), measured.flatten()):.2f}; "
-              f"highest:")
+        print(f"{how} removal, lists of 8: rank correlation "
+              f"{rank_correlation(predicted.flatten(), measured.flatten()):.2f}; highest:")
         for place in measured.flatten().topk(5).indices.tolist():
             w, i = writers[place // measured.shape[1]], place % measured.shape[1]
             print(f"    {w}.C{i}  composition {predicted.flatten()[place]:.3f}  inhibition score "
                   f"{measured.flatten()[place]:+.3f}")
-    chosen, before, after = channel(model, few, prompts, writers, mover, 5)
-    print("channel:", *(f"L{l}.H{h}.C{i}" for l, h, i in chosen), f": preference {before:.3f}, without it {after:.3f}")
+    chosen, before, after = channel(model, few, judged, inhibition, mover, 3)
+    chosen = [th.Component(*place) for place in chosen]
+    others = [c for w in inhibition for i in range(model.config.d_head) if (c := th.Component.of(w, i)) not in chosen]
+    draw = torch.randperm(len(others), generator=torch.Generator().manual_seed(1))[:len(chosen)].tolist()
+    print("channel:", *chosen, f": preference {before:.3f}, without it {after:.3f}")
+    for what, removed in (("nothing", []), ("the channel", chosen), ("as many others", [others[i] for i in draw])):
+        edits = th.remove_components(ov, removed, "mean")
+        right = th.correct(model(judged.tokens, th.Stream(edits=edits)), judged).double().mean()
+        print(f"accuracy, lists of 8, without {what}: {right:.3f}")
 
-    import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    pyplot.scatter(predicted.flatten(), measured.flatten())
+    from tinyheads import plots
+    figure, ((axes,),) = plots.new_figure(6.4, 4.8)
+    axes.scatter(predicted.flatten(), measured.flatten())
     for place in [*measured.flatten().topk(5).indices.tolist(), *predicted.flatten().topk(5).indices.tolist()]:
         label = f"{writers[place // measured.shape[1]]}.C{place % measured.shape[1]}"
-        pyplot.annotate(label, (predicted.flatten()[place], measured.flatten()[place]), fontsize=7)
-    pyplot.xlabel(f"Q-composition with {mover} (weights)")
-    pyplot.ylabel("inhibition score, mean removal (intervention)")
-    pyplot.savefig("inhibition.png", dpi=120)
+        axes.annotate(label, (predicted.flatten()[place], measured.flatten()[place]), fontsize=7)
+    axes.set(xlabel=f"Q-composition with {mover} (weights)", ylabel="inhibition score, mean removal (intervention)")
+    plots.save_figure(figure, "inhibition.png", dpi=120)       # in a notebook it is shown, too
     print("inhibition.png")
 
 # %%

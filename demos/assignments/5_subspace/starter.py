@@ -170,15 +170,18 @@ check("5.7")
 # The last cell prints them; as a file, `python submission.py` does.
 
 # %%
-def main():
-    model, tokenizer = th.load("tiny"), th.load_tokenizer("tiny")
-    N = 5
-    found = th.find_circuit(model, th.laundry_list(tokenizer, 400, N, seed=40))
-    circuit = th.Circuit(found.inhibition, found.movers[:1])   # with one mover, to walk with
-    print(circuit, "  edits before:", circuit.where)
+MODEL, N = "even", 8                                         # try "tiny", and lists of 5 or 12 items
 
-    samples = [th.laundry_list(tokenizer, 600, N, seed=seed) for seed in (2, 3)]
-    tested = th.laundry_list(tokenizer, 400, N, seed=4)
+
+def main(n=400, steps=25):
+    """Prints what the reading questions are about, and draws regions.png. n: lists that are judged; steps: of 5.7."""
+    model, tokenizer = th.load(MODEL), th.load_tokenizer(MODEL)
+    found = th.find_circuit(model, th.laundry_list(tokenizer, 400, 5, seed=40))
+    circuit = th.Circuit(found.inhibition, found.movers[:1])   # with one mover, to walk with
+    print(f"{MODEL}: {circuit}  edits before: {circuit.where}")
+
+    samples = [th.laundry_list(tokenizer, 600, N, seed=seed) for seed in (33, 34)]
+    tested = th.laundry_list(tokenizer, n, N, seed=32)
     means = [mean_write(model, prompts, circuit.inhibition) for prompts in samples]
     print("singular values of the means:",
           *(f"{value:.2f}" for value in torch.linalg.svdvals(means[0] - means[0].mean(0)).tolist()))
@@ -188,14 +191,25 @@ def main():
     print("principal angles: two samples", degrees(principal_components(means[1], 3)), " with a random subspace",
           degrees(random))
 
-    target = torch.randint(N, (400,), generator=torch.Generator().manual_seed(6))
+    target = torch.randint(N, (n,), generator=torch.Generator().manual_seed(6))
     for k in (1, 2, 3, 4):
         space, control = principal_components(means[0], k), th.random_subspace(model.config.n_embd, k, seed=7)
         _, rate, _, control_rate = random_index_test(model, samples[0], tested, space, control, circuit, target)
-        print(f"random index, k = {k}: {rate:.2f}, random subspace {control_rate:.2f}, chance {1 / N:.2f}")
+        print(f"random index, {N} items, k = {k}: {rate:.3f}, random subspace {control_rate:.3f}, chance {1 / N:.3f}")
     few = th.laundry_list(tokenizer, 8, N, seed=8)
-    draw_regions(model, samples[0], few, basis, circuit, 25, "regions.png")
+    draw_regions(model, samples[0], few, basis, circuit, steps, "regions.png")
+    th.plots.show_in_notebook("regions.png")
     print("regions.png")
+
+    other = th.load("content")                                 # looks at the same places, crosses off by name
+    found_on, judged = (th.laundry_list(tokenizer, size, N, "name", seed) for size, seed in ((600, 33), (n, 32)))
+    theirs = th.find_circuit(other, found_on)
+    space = principal_components(mean_write(other, found_on, theirs.inhibition), 3)
+    control = th.random_subspace(other.config.n_embd, 3, seed=7)
+    _, rate, _, _ = random_index_test(other, found_on, judged, space, control, theirs, target)
+    print(f"content, crossed off by name: right {th.accuracy(other, judged):.3f}, its best mover's attention on the "
+          f"answer {th.attention_on(other, judged, th.answer_places(judged)).max():.2f}; random index, {N} items, "
+          f"k = 3: {rate:.3f}")
 
 # %%
 if __name__ == "__main__":

@@ -173,31 +173,42 @@ check("6.6")
 # The last cell prints them; as a file, `python submission.py` does.
 
 # %%
-TRAIN_LENGTH = 8                                             # of 3, 5, 8, 10: the lists that M is fitted on
-HOLDS = (0.0, 0.01, 0.1)                                     # try others
+TRAIN_LENGTH = 12                                            # of LENGTHS: the lists that M is fitted on
+HOLDS = (0.0, 0.1, 1.0)                                      # try others
+LENGTHS = (5, 8, 10, 12, 16)
 
 
-def main():
+def main(n=400, lengths=LENGTHS):
+    """Prints what the judgement and the reading questions are about. n: lists of each length that are judged."""
     model, tokenizer = th.load("tiny"), th.load_tokenizer("tiny")
     circuit, results = th.find_circuit(model, th.laundry_list(tokenizer, 400, 5, seed=40)), {}
     print(circuit, "  edits before:", circuit.where)
-    print("\nthe right code, given (6.2):  items  before  after  random subspace")
-    for N in (3, 5, 8, 10):
-        others = th.laundry_list(tokenizer, 400, N, seed=10 + N)
-        basis = th.subspace_from_activations(model, others, circuit, min(3, N - 1))
-        lists = th.laundry_list(tokenizer, 400, N, seed=20 + N)
+    judged = {N: th.laundry_list(tokenizer, n, N, seed=3) for N in lengths}
+    print("\nthe right code, given (6.2):  items  before  after: mean code, random; traversed code, random")
+    for N, lists in judged.items():
+        others, to_walk = th.laundry_list(tokenizer, 400, N, seed=2), th.laundry_list(tokenizer, 12, N, seed=6)
+        basis = th.subspace_from_activations(model, others, circuit, 3)
         given = give_the_code(model, others, lists, basis, circuit, seed=30 + N)
-        results[N] = basis, given
-        print(f"{N:35} {given['before']:7.3f} {given['after']:6.3f} {given['control after']:8.3f}")
+        after = {}
+        for what, space, around in (("found", basis, given["codes"]),
+                                    ("random", given["control"], given["control codes"])):
+            codes = th.traversed_codes(model, to_walk, circuit, space, around)          # [N, k], where END should be
+            right = codes[lists.index][:, None]                                         # [n, 1, k]
+            place = th.Edit(circuit.where, lambda x: set_coordinates(x, space, right, [lists.end]), of="stream")
+            after[what] = accuracy(model, lists, [place])
+            results.setdefault(N, (basis, codes))
+        print(f"given {N:29} {given['before']:7.3f} {given['after']:18.3f} {given['control after']:7.3f} "
+              f"{after['found']:15.3f} {after['random']:7.3f}")
 
-    tasks = {f"lists of {N}": th.laundry_list(tokenizer, 400, N, seed=50 + N) for N in (3, 5, 8, 10)}
-    tasks |= {f"recall of {N}": th.ordinal_recall(tokenizer, 400, N, seed=60 + N) for N in (5, 8)}
-    tasks["IOI"] = th.ioi(tokenizer, 400, seed=70, pairs="test")
-    text = th.everyday_text(tokenizer, 400, seed=80, pairs="test")
-    basis, codes = results[TRAIN_LENGTH][0], results[TRAIN_LENGTH][1]["codes"]
+    tasks = {f"lists of {N}": lists for N, lists in judged.items()}
+    tasks |= {f"recall of {N}": th.ordinal_recall(tokenizer, n, N, seed=8) for N in (8, 12)}
+    tasks["IOI"] = th.ioi(tokenizer, n, seed=8, pairs="test")
+    text = th.everyday_text(tokenizer, n, seed=80, pairs="test")
+    basis, codes = results[TRAIN_LENGTH]
     train = th.laundry_list(tokenizer, 400, TRAIN_LENGTH, seed=40)
     for hold in HOLDS:
-        print(f"\nthe weights, edited (6.3, 6.4), fitted on lists of {TRAIN_LENGTH} with hold = {hold}:")
+        print(f"\nthe weights, edited (6.3, 6.4), fitted on lists of {TRAIN_LENGTH}, their traversed codes, with hold = "
+              f"{hold}:")
         edited = model
         for head in circuit.inhibition:                      # one after another, each on what the others left
             M = fit(edited, head, basis, codes, train, circuit.where, hold)
