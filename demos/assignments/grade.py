@@ -137,8 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
                                  Path(converted) / str(k)) for k, entry in enumerate(entries)]
             if asked.similar:
                 write_text(asked.similar, similarity(assignment, entries))
-            calls = [those for exercise, those in zip(whole.exercises, draw(whole, seed))
-                     if exercise in assignment.exercises]
+            calls = draw(whole, seed, assignment.exercises)
             for entry in entries:
                 if entry.name in done:
                     continue

@@ -175,6 +175,8 @@ MODEL, N = "even", 8                                         # try "tiny", and l
 
 def main(n=400, steps=25):
     """Prints what the reading questions are about, and draws regions.png. n: lists that are judged; steps: of 5.7."""
+    from tinyheads import plots
+
     model, tokenizer = th.load(MODEL), th.load_tokenizer(MODEL)
     found = th.find_circuit(model, th.laundry_list(tokenizer, 400, 5, seed=40))
     circuit = th.Circuit(found.inhibition, found.movers[:1])   # with one mover, to walk with
@@ -198,7 +200,7 @@ def main(n=400, steps=25):
         print(f"random index, {N} items, k = {k}: {rate:.3f}, random subspace {control_rate:.3f}, chance {1 / N:.3f}")
     few = th.laundry_list(tokenizer, 8, N, seed=8)
     draw_regions(model, samples[0], few, basis, circuit, steps, "regions.png")
-    th.plots.show_in_notebook("regions.png")
+    plots.show_in_notebook("regions.png")
     print("regions.png")
 
     other = th.load("content")                                 # looks at the same places, crosses off by name

@@ -102,10 +102,10 @@ def guarded_files(assignment: Assignment) -> list[Path]:
     return [assignment.folder, REPOSITORY / "weights" / "tiny"]
 
 
-def draw(assignment: Assignment, seed: int) -> list[list[Call]]:
-    """Each exercise's calls. The same seed gives the same; an exercise's do not depend on the others'."""
+def draw(assignment: Assignment, seed: int, only: list[Exercise] | None = None) -> list[list[Call]]:
+    """Each exercise's calls, or those of some. The same seed gives the same, whichever others are drawn."""
     return [exercise.calls(torch.Generator().manual_seed(1000 * seed + k))
-            for k, exercise in enumerate(assignment.exercises)]
+            for k, exercise in enumerate(assignment.exercises) if only is None or exercise in only]
 
 
 def grade(session: Session, assignment: Assignment, submission: Submission, seed: int,
