@@ -13,8 +13,10 @@ with what the library computes. Read in this order:
     runner.py      the process itself: it calls the submission's functions, within limits
     values.py      how arguments and answers travel between the two, without pickles
     handed_in.py   what lies in a folder of submissions, and why some of it cannot be graded
+    notebook.py    a notebook's code cells as a submission
     reports.py     what is told of marks: table, CSV, feedback, Gradescope's JSON; late work
     similarity.py  which submissions are near-equal
+    hints.py       an exercise's hints, read from the handout
     checkout.py    where this checkout lies, and how its modules are loaded
 
 Then the checks of one assignment, ../3_composition/checks/ say, whose __init__.py lists the exercises and their points.

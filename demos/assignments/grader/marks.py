@@ -82,11 +82,17 @@ class Marks:
         return sum(mark.points for mark in self.exercises)
 
 
-def load_assignment(number: int) -> Assignment:
-    """The assignment of that number, from the package checks/ in its folder. Raises FileNotFoundError where none is."""
+def folder_of(number: int) -> Path:
+    """The folder of the assignment of that number. Raises FileNotFoundError where none is."""
     folder = next(iter(sorted(ASSIGNMENTS.glob(f"{number}_*"))), None)
     if folder is None or not (folder / "checks").is_dir():
         raise FileNotFoundError(f"there is no assignment {number} in {ASSIGNMENTS}")
+    return folder
+
+
+def load_assignment(number: int) -> Assignment:
+    """The assignment of that number, from the package checks/ in its folder. Raises FileNotFoundError where none is."""
+    folder = folder_of(number)
     checks = load_module(f"checks_{number}", folder / "checks" / "__init__.py")
     return Assignment(number, folder, checks.EXERCISES)
 
@@ -96,10 +102,10 @@ def guarded_files(assignment: Assignment) -> list[Path]:
     return [assignment.folder, REPOSITORY / "weights" / "tiny"]
 
 
-def draw(assignment: Assignment, seed: int) -> list[list[Call]]:
-    """Each exercise's calls. The same seed gives the same; an exercise's do not depend on the others'."""
+def draw(assignment: Assignment, seed: int, only: list[Exercise] | None = None) -> list[list[Call]]:
+    """Each exercise's calls, or those of some. The same seed gives the same, whichever others are drawn."""
     return [exercise.calls(torch.Generator().manual_seed(1000 * seed + k))
-            for k, exercise in enumerate(assignment.exercises)]
+            for k, exercise in enumerate(assignment.exercises) if only is None or exercise in only]
 
 
 def grade(session: Session, assignment: Assignment, submission: Submission, seed: int,

@@ -80,9 +80,8 @@ def row(assignment: Assignment, entry: HandedIn, marks: Marks | None, seed: int,
     if marks:
         points = {mark.exercise.name: f"{mark.points:g}" for mark in marks.exercises}
     total = marks.points if marks else 0.0
-    file = entry.submission.main.name if entry.submission else ""
     return {"submission": harmless(entry.name), **points, "total": f"{total:g}", "maximum": f"{assignment.points:g}",
-            "days late": str(days), "total after penalty": f"{late.after(total, days):g}", "file": harmless(file),
+            "days late": str(days), "total after penalty": f"{late.after(total, days):g}", "file": harmless(entry.file),
             "seed": str(seed), "reason": entry.reason, "warnings": "; ".join(marks.warnings) if marks else "",
             "fence": FENCE}
 
