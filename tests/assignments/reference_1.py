@@ -79,3 +79,26 @@ def logit_attribution(writes, weights, token):
     x = stream.read("unembed", model.ln_f)
     stream.last_logits = (x @ model.unembedding.T)[0, -1]                           # as a run leaves them
     return x @ weights["wte.weight"][token], th.logit_attribution(model, stream, token)
+
+
+def logit_without(parts, rest, covariance):
+    before = covariance.sum() + 1e-5                                                # s squared, with all writes
+    after = before - 2 * covariance.sum(1) + covariance.diagonal()                  # [n], without each
+    return (parts.sum() - parts) * (before / after).sqrt() + rest
+
+
+def order_of_removal(weights, n_head, tokens, candidates, index):
+    """One head after another: always that whose silence, with those silent already, costs the lead least."""
+    model = model_of(weights, n_head)
+    left = [f"L{layer}.H{head}" for layer in range(model.config.n_layer) for head in range(n_head)]
+
+    def lead(silent):
+        logits = model(tokens, th.Stream(edits=[th.Edit(name, torch.zeros_like) for name in silent]))[:, -1]
+        among = logits.gather(1, candidates)                                        # [B, N]
+        return (among.gather(1, index[:, None])[:, 0] - among.mean(1)).mean().item()
+
+    order = []
+    while left:
+        order.append(max(left, key=lambda name: lead([*order, name])))
+        left.remove(order[-1])
+    return order
