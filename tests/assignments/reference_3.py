@@ -76,6 +76,6 @@ def edge_scores(heads: dict[str, Tensor]) -> Tensor:
     D = heads["W_Q"].shape[2]
     by_all = torch.cat([heads["W_O"].movedim(3, 0).flatten(1), heads["W_Q"].movedim(2, 0).flatten(1)], dim=1)
     U, S, _ = torch.linalg.svd(by_all, full_matrices=False)
-    shared = U[:, S > 1.5 * S.median()]                                     # [D, few]
+    shared = U[:, S > 2.5 * S.median()]                                     # [D, few]: louder than chance
     rest = torch.eye(D) - shared @ shared.T
     return composition_table(heads | {"W_Q": rest @ heads["W_Q"], "W_O": heads["W_O"] @ rest}, "Q")

@@ -129,7 +129,8 @@ def gathered_at_end(model, prompts, head):
 def best_repair(model, circuit, basis, train, text, bound):
     head, K = circuit.inhibition[0], model.config.d_head
     rows = slice(head.head * K, (head.head + 1) * K)
-    codes = th.traversed_codes(model, train.first(12), circuit, basis)              # [N, 3], where END should be
+    around = th.mean_codes(model, train, circuit, basis)                            # [N, 3]
+    codes = th.traversed_codes(model, train.first(12), circuit, basis, around)      # [N, 3], where END should be
     stream = th.coordinates(th.stream_at_end(model, train, circuit.where), basis)   # [B, 3]
     z, before = gathered_at_end(model, train, head), model(text).log_softmax(-1)
     W_O = model.h[head.layer].attn.c_proj.weight[rows].clone()                      # [K, D]

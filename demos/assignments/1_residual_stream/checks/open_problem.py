@@ -13,13 +13,13 @@ from grader.grading import Call
 from grader.inputs import planted, planted_prompts
 from grader.open_problems import Posed, between
 
-N_RANDOM = 6                                        # random orders whose mean is the baseline
+N_RANDOM = 4                                        # random orders whose mean is the baseline
 
 
 def calls_order(generator: Generator) -> list[Call]:
     calls = []
     for _ in range(2):
-        built, prompts, fresh = planted(generator), planted_prompts(generator, 60), planted_prompts(generator, 60)
+        built, prompts, fresh = planted(generator), planted_prompts(generator, 40), planted_prompts(generator, 40)
         weights = {name: parameter.detach().clone() for name, parameter in built.model.named_parameters()}
         args = weights, built.model.config.n_head, prompts.tokens, prompts.candidates, prompts.index
         calls.append(Posed(args, truth=(built, fresh, areas_at_the_ends(built, fresh))))

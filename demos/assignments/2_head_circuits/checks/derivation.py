@@ -36,8 +36,8 @@ def check_effective(*numbers: int):
             s = squares(calls[number].truth)
             right, G = s.sum()**2 / s.pow(2).sum(), A @ B
             slips = [(s.sqrt().sum()**2 / s.sum(), "this counts the sigma, not their squares"),
-                     (G.trace()**2 / G.pow(2).sum(), "the sum of sigma^4 is trace(G G), with G the product of both Gram "
-                      "matrices; G is not symmetric, so that it is not the sum of G's squared entries"),
+                     (G.trace()**2 / G.pow(2).sum(), "the sum of sigma^4 is trace(G G), with G the product of both "
+                      "Gram matrices; G is not symmetric, so that it is not the sum of G's squared entries"),
                      (s.pow(2).sum() / s.sum()**2, "it is upside down"),
                      (s.sum() / s.pow(2).sum().sqrt(), "this is its square root"),
                      (torch.tensor(float(len(A))), "this is K, whatever the components' sizes"),

@@ -62,8 +62,9 @@ def score_compress(call: Posed, output: object) -> tuple[float, str]:
     written = torch.linalg.svdvals(x @ OV).pow(2)
     least = (written[m:].sum() / written.sum()).item()
     yours = missing(x, OV, output[0].float() @ output[1].float())
-    return between(-yours, -by_weights, -least), (f"{yours:.1%} of what is written is missing with {m} dimensions; with "
-                                                  f"the strongest components {by_weights:.1%}, at best {least:.1%}")
+    told = (f"{yours:.1%} of what is written is missing with {m} dimensions; with the strongest components "
+            f"{by_weights:.1%}, at best {least:.1%}")
+    return between(-yours, -by_weights, -least), told
 
 
 open_problem = Exercise("2.9 open: a narrower head", "narrow_head", 3, calls_compress, scored(

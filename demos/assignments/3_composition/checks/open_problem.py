@@ -33,7 +33,7 @@ def heads_with_edges(generator: Generator) -> tuple[dict[str, Tensor], Tensor]:
         direction = torch.nn.functional.normalize(normal(D), dim=0)
         heads["W_O"][l, h, i] += 1.3 * direction
         heads["W_Q"][m, r, :, j] += 1.3 * direction
-    mix = torch.linalg.qr(normal(L, H, K, K)).Q                                     # where in a head it stands is hidden
+    mix = torch.linalg.qr(normal(L, H, K, K)).Q                                     # its place in a head is hidden
     heads["W_V"], heads["W_O"] = heads["W_V"] @ mix, mix.mT @ heads["W_O"]
     mix = torch.linalg.qr(normal(L, H, K, K)).Q
     return heads | {"W_Q": heads["W_Q"] @ mix, "W_K": heads["W_K"] @ mix}, edges

@@ -2,7 +2,8 @@
 
 Expected values come from the library, closed forms, and the planted model, whose circuit is known. Which heads are
 asked about is found anew on whatever model is bundled: nothing here knows its heads. attention.py has 4.1 to 4.4 and
-4.6, channel.py 4.5 and 4.7, derivation.py 4.8, open_problem.py 4.9; mistakes.py what well-known mistakes give. Tolerances: attention 1e-4, scores 1e-3.
+4.6, channel.py 4.5 and 4.7, derivation.py 4.8, open_problem.py 4.9; mistakes.py what well-known mistakes give.
+Tolerances: attention 1e-4, scores 1e-3.
 """
 
 from grader.grading import Exercise, Part, all_but, all_of, functions

@@ -40,8 +40,8 @@ def slips(pattern: Tensor, c: Tensor, gain: Tensor, how: str) -> list:
             (normal(pattern / by), "the exponent has the opposite sign"),
             (normal(pattern * (other[:, None] * gain).exp()),
              "this is what the other way of removing gives: `zero` sets c to 0, `mean` to its mean over the prompts"),
-            (normal(pattern * (1 + change[:, None] * gain)), "this is right to first order only: a softmax is no linear "
-             "function of its scores"),
+            (normal(pattern * (1 + change[:, None] * gain)), "this is right to first order only: a softmax is no "
+             "linear function of its scores"),
             (pattern + change[:, None] * gain, "the scores change by this, not the pattern"),
             ((pattern + change[:, None] * gain).softmax(1), "this takes the pattern for the scores"),
             (pattern, "nothing was removed")]

@@ -42,11 +42,8 @@ def with_decoys(generator: Generator) -> Planted:
 
 
 def calls_find(generator: Generator) -> list[Call]:
-    calls = []
-    for _ in range(2):
-        built, prompts, fresh = with_decoys(generator), planted_prompts(generator, 60), planted_prompts(generator, 100)
-        calls.append(Posed((Model(built.model), prompts, N_NAMED), truth=(built, fresh)))
-    return calls
+    built, prompts, fresh = with_decoys(generator), planted_prompts(generator, 60), planted_prompts(generator, 100)
+    return [Posed((Model(built.model), prompts, N_NAMED), truth=(built, fresh))]
 
 
 def lost(built: Planted, prompts: th.Prompts, components: list[th.Component]) -> float:

@@ -1,9 +1,9 @@
 """Checks of assignment 5: the positional subspace of the bundled model, and of a planted one, where it is known.
 
-Expected values come from the library, closed forms, and the planted model. Heads are found anew on
-whatever model is bundled. subspaces.py has 5.1 to 5.4, steering.py 5.5 to 5.7, derivation.py 5.8, open_problem.py 5.9; mistakes.py what well-known mistakes
-give. Tolerances: values 1e-3 of the largest, angles 0.1 degrees, rates one prompt. ../../grader/grading.py says what
-the checks are made of.
+Expected values come from the library, closed forms, and the planted model. Heads are found anew on whatever model is
+bundled. subspaces.py has 5.1 to 5.4, steering.py 5.5 to 5.7, derivation.py 5.8, open_problem.py 5.9; mistakes.py what
+well-known mistakes give. Tolerances: values 1e-3 of the largest, angles 0.1 degrees, rates one prompt.
+../../grader/grading.py says what the checks are made of.
 """
 
 from grader.grading import Exercise, Part, all_but, all_of
