@@ -189,9 +189,10 @@ def the_whole_matrix(model, circuit, basis, train, text, bound):
     return model.h[0].attn.c_proj.weight
 
 
-GRAM = "z @ z.T + hold * torch.eye(len(z))"
+SOLVED = "z.T @ torch.linalg.solve(gram, wanted) @ basis"
 MISTAKES += [
-    Mistake("hold forgotten", "6.7", slip(least_change, GRAM, "z @ z.T + 1e-6 * torch.eye(len(z))"), "was left out"),
+    Mistake("hold forgotten", "6.7", slip(least_change, SOLVED, "torch.linalg.pinv(z) @ wanted @ basis"),
+            "was left out"),
     Mistake("averaged", "6.7", slip(least_change, "hold *", "len(z) * hold *"), "averaged over the n vectors"),
     Mistake("no inverse", "6.7", slip(least_change, "torch.linalg.solve(gram, wanted)", "wanted"),
             "the inverse of z z^T + hold is missing"),

@@ -202,8 +202,8 @@ def main(n=400, lengths=LENGTHS):
     basis, codes = results[TRAIN_LENGTH]
     train = th.laundry_list(tokenizer, 400, TRAIN_LENGTH, seed=40)
     for hold in HOLDS:
-        print(f"\nthe weights, edited (6.3, 6.4), fitted on lists of {TRAIN_LENGTH}, their traversed codes, with hold = "
-              f"{hold}:")
+        print(f"\nthe weights, edited (6.3, 6.4), fitted on lists of {TRAIN_LENGTH} and their traversed codes, with "
+              f"hold = {hold}:")
         edited = model
         for head in circuit.inhibition:                      # one after another, each on what the others left
             M = fit(edited, head, basis, codes, train, circuit.where, hold)

@@ -56,7 +56,7 @@ def slips(parts: Tensor, rest: float, C: Tensor) -> list:
     return [
         (whole - parts + rest, "the scale s stayed as it was for the whole stream; without a write it is another one"),
         (closed_form(parts, rest, C, cross=0, own=-1), "its variance was taken off alone: that is right only for a "
-         "write that is uncorrelated with all others. What is the variance of x - w?"),
+         "write that is uncorrelated with all others, for var(x - w) = var(x) - 2 cov(x, w) + var(w)"),
         (closed_form(parts, rest, C, cross=1, own=0), "its covariance with the stream counts once; var(x - w) has it "
          "twice, and var(w) besides"),
         (closed_form(parts, rest, C, own=0), "var(w) is missing in var(x - w)"),

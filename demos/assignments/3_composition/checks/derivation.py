@@ -48,7 +48,7 @@ def check_mean(*numbers: int):
             scores = squared_scores(*call.args, call.truth)
             slips = [(D**-0.5, "this is about the mean of the scores; asked for is that of their squares"),
                      (1 / (D - 1), "with D - 1: that is for directions of mean 0 over D; here all directions count"),
-                     (1 / len(call.args[0]["W_O"]), "this is 1 / K; in how many dimensions lies a direction?")]
+                     (1 / len(call.args[0]["W_O"]), "this is 1 / K; a direction lies in D dimensions")]
             close(pair(outputs[number])[0], scores.mean().item(), 1e-2, slips, "the mean", SEE)
     return check
 

@@ -19,7 +19,7 @@ def calls_chance(generator: Generator) -> list[Call]:
 
 
 def overlaps(k: int, m: int, D: int, seed: int) -> Tensor:
-    """Overlaps of one subspace with N random ones: [N]. No direction is special, so that the one is the first k axes."""
+    """Overlaps of one subspace with N random ones: [N]. No direction is special: the one is the first k axes."""
     drawn = torch.linalg.qr(torch.randn(N, D, m, generator=torch.Generator().manual_seed(seed))).Q     # [N, D, m]
     return drawn[:, :k].pow(2).sum((1, 2)).double()
 
