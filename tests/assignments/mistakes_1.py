@@ -236,11 +236,9 @@ MISTAKES = [
 
 
 def least_direct_part_first(weights, n_head, tokens, candidates, index):
-    model, stream = model_of(weights, n_head), th.Stream(record=True)
-    model(tokens, stream)
     answer = weights["wte.weight"][candidates.gather(1, index[:, None])[:, 0]]      # [B, D]
-    parts = {f"L{layer}.H{head}": 0.0 for layer in range(model.config.n_layer) for head in range(n_head)}
-    parts = {name: (stream.writes[name][:, -1] * answer).sum(1).mean().item() for name in parts}
+    parts = {name: (write[:, -1] * answer).sum(1).mean().item()
+             for name, write in residual_stream(tokens, weights, n_head).items() if ".H" in name}
     return sorted(parts, key=parts.get)
 
 
