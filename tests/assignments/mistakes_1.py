@@ -1,9 +1,9 @@
 """Mistakes that students make in assignment 1."""
 
 import torch
-from mistake import Mistake
-from reference_1 import (attention_pattern, head_writes, layer_norm, logit_attribution, mlp_write, model_of,
-                         residual_stream, split_heads)
+from mistake import Mistake, slip
+from reference_1 import (attention_pattern, head_writes, layer_norm, logit_attribution, logit_without, mlp_write,
+                         model_of, residual_stream, split_heads)
 
 import tinyheads as th
 
@@ -229,4 +229,34 @@ MISTAKES = [
     Mistake("parts alone", "1.7", parts_alone, "should be a tuple of 2"),
     Mistake("raw logit", "1.7", logit_of_the_raw_stream, "the last LayerNorm is missing"),
     Mistake("another token", "1.7", another_token, "of its entries are wrong"),
+]
+
+
+# --- 1.8 and 1.9 ------------------------------------------------------------------------------------------
+
+
+def least_direct_part_first(weights, n_head, tokens, candidates, index):
+    answer = weights["wte.weight"][candidates.gather(1, index[:, None])[:, 0]]      # [B, D]
+    parts = {name: (write[:, -1] * answer).sum(1).mean().item()
+             for name, write in residual_stream(tokens, weights, n_head).items() if ".H" in name}
+    return sorted(parts, key=parts.get)
+
+
+def some_heads_only(weights, n_head, tokens, candidates, index):
+    return ["L0.H0", "L0.H1"]
+
+
+VARIANCE = "before - 2 * covariance.sum(1) + covariance.diagonal()"
+MISTAKES += [
+    Mistake("the scale kept", "1.8", slip(logit_without, " * (before / after).sqrt()", ""), "the scale s stayed as it"),
+    Mistake("its own variance alone", "1.8", slip(logit_without, VARIANCE, "before - covariance.diagonal()"),
+            "uncorrelated with all others"),
+    Mistake("covariance once", "1.8", slip(logit_without, VARIANCE, "before - covariance.sum(1)"), "counts once"),
+    Mistake("var(w) forgotten", "1.8", slip(logit_without, " + covariance.diagonal()", ""), "var(w) is missing"),
+    Mistake("upside down", "1.8", slip(logit_without, "before / after", "after / before"), "upside down"),
+    Mistake("the bias rescaled", "1.8", slip(logit_without, "(parts.sum() - parts) * (before / after).sqrt() + rest",
+            "(parts.sum() - parts + rest) * (before / after).sqrt()"), "b.u was rescaled too"),
+    Mistake("epsilon forgotten", "1.8", slip(logit_without, " + 1e-5 ", " "), "epsilon, 1e-5"),
+    Mistake("by direct attribution", "1.9", least_direct_part_first, "your score is 0."),
+    Mistake("some heads only", "1.9", some_heads_only, "a list of all 12 heads' names"),
 ]

@@ -79,3 +79,34 @@ def logit_attribution(writes, weights, token):
     x = stream.read("unembed", model.ln_f)
     stream.last_logits = (x @ model.unembedding.T)[0, -1]                           # as a run leaves them
     return x @ weights["wte.weight"][token], th.logit_attribution(model, stream, token)
+
+
+def logit_without(parts, rest, covariance):
+    before = covariance.sum() + 1e-5                                                # s squared, with all writes
+    after = before - 2 * covariance.sum(1) + covariance.diagonal()                  # [n], without each
+    return (parts.sum() - parts) * (before / after).sqrt() + rest
+
+
+def without(weights, n_head, silent):
+    """A model's weights with some heads writing nothing: their rows of c_proj are 0."""
+    weights = dict(weights)
+    for name in silent:
+        layer, head = name[1:].split(".H")
+        W_O = weights[f"h.{layer}.attn.c_proj.weight"].clone()                      # [D, D], K rows a head
+        W_O.view(n_head, -1, W_O.shape[1])[int(head)] = 0
+        weights[f"h.{layer}.attn.c_proj.weight"] = W_O
+    return weights
+
+
+def order_of_removal(weights, n_head, tokens, candidates, index):
+    """The heads whose silence alone costs the lead least go first."""
+    n_layer = sum(name.endswith("ln_1.weight") for name in weights)
+    names = [f"L{layer}.H{head}" for layer in range(n_layer) for head in range(n_head)]
+
+    def lead(silent):
+        stream = sum(residual_stream(tokens, without(weights, n_head, silent), n_head).values())[:, -1:]  # [B, 1, D]
+        x = layer_norm(stream, weights["ln_f.weight"], weights["ln_f.bias"])[:, 0]                        # [B, D]
+        among = (x @ weights["wte.weight"].T).gather(1, candidates)                                       # [B, N]
+        return (among.gather(1, index[:, None])[:, 0] - among.mean(1)).mean().item()
+
+    return sorted(names, key=lambda name: -lead([name]))

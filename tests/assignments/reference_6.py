@@ -108,3 +108,39 @@ this edit.
 
 def judgement():
     return MEASURED, JUDGEMENT
+
+
+def least_change(z, wanted, basis, hold):
+    gram = z @ z.T + hold * torch.eye(len(z))                                       # [n, n]
+    return z.T @ torch.linalg.solve(gram, wanted) @ basis                           # [K, D]
+
+
+def gathered_at_end(model, prompts, head):
+    """What a head gathers at END, before its W_O: [B, K]."""
+    stream = th.Stream(record=True)
+    model(prompts.tokens, stream)
+    D, K = model.config.n_embd, model.config.d_head
+    columns = slice(2 * D + head.head * K, 2 * D + (head.head + 1) * K)
+    attention = model.h[head.layer].attn
+    values = stream.reads[f"L{head.layer}.attn"] @ attention.c_attn.weight[:, columns] + attention.c_attn.bias[columns]
+    return (stream.patterns[f"L{head.layer}"][:, head.head, prompts.end, None] @ values)[:, 0]
+
+
+def best_repair(model, circuit, basis, train, text, bound):
+    head, K = circuit.inhibition[0], model.config.d_head
+    rows = slice(head.head * K, (head.head + 1) * K)
+    around = th.mean_codes(model, train, circuit, basis)                            # [N, 3]
+    codes = th.traversed_codes(model, train.first(12), circuit, basis, around)      # [N, 3], where END should be
+    stream = th.coordinates(th.stream_at_end(model, train, circuit.where), basis)   # [B, 3]
+    z, before = gathered_at_end(model, train, head), model(text).log_softmax(-1)
+    W_O = model.h[head.layer].attn.c_proj.weight[rows].clone()                      # [K, D]
+    best = 0.0, W_O
+    for share in (1.0, 0.8, 0.6):                                                   # of the way to a code
+        for hold in (0.1, 0.3, 1.0, 3.0):
+            edited = copy.deepcopy(model)
+            new = W_O + least_change(z, share * codes[train.index] - stream, basis, hold)
+            edited.h[head.layer].attn.c_proj.weight[rows] = new
+            damage = (before.exp() * (before - edited(text).log_softmax(-1))).sum(-1).mean().item()
+            worth = accuracy(edited, train) * min(1.0, bound / damage)
+            best = max(best, (worth, new), key=lambda pair: pair[0])
+    return best[1]

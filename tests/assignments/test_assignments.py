@@ -66,7 +66,7 @@ def test_the_reference_gets_full_marks(session, drawn, number):
     reference = Submission("reference", TEXTS / f"reference_{number}.py")
     result = marks.grade(session, assignment, reference, SEED, drawn[number])
     assert [mark.output for mark in result.exercises if not mark.full] == []
-    assert result.points == assignment.points == 20
+    assert result.points == assignment.points == 25
     assert not result.warnings
 
 

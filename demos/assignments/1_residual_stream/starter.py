@@ -142,3 +142,36 @@ def logit_attribution(writes: dict[str, Tensor], weights: dict[str, Tensor],
 
 # %%
 check("1.7")
+
+# %% [markdown]
+# ## 1.8 The logit without one write
+
+# %%
+def logit_without(parts: Tensor, rest: float, covariance: Tensor) -> Tensor:
+    """1.8  A token's logit at one position with each write left out in turn, from a few numbers: [n].
+
+    parts: [n], what each of n writes gives to the logit by 1.7 (with the scale s of the whole stream); rest: the
+    bias's part, b . u; covariance: [n, n], mean over D of (w_i - mean(w_i)) (w_j - mean(w_j)), for all pairs of
+    writes. Entry i: the logit of LN_f(sum of all writes but w_i), exactly, later layers left as they were. Epsilon is
+    1e-5.
+    """
+    raise NotImplementedError
+
+# %%
+check("1.8")
+
+# %% [markdown]
+# ## 1.9 Open: which heads does the answer need?
+
+# %%
+def order_of_removal(weights: dict[str, Tensor], n_head: int, tokens: Tensor, candidates: Tensor,
+                     index: Tensor) -> list[str]:
+    """1.9 (open)  All heads of a model in the order in which to take them away, the first to go first.
+
+    weights, n_head: an unknown model; tokens: int64 [B, T], its prompts; candidates: int64 [B, N], the tokens that may
+    be the answer; index: int64 [B], which of them is it. Returns all names "L0.H0", "L0.H1", ..., each once.
+    """
+    raise NotImplementedError
+
+# %%
+check("1.9")

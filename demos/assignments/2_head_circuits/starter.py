@@ -131,6 +131,35 @@ def split_write(x: Tensor, read: Tensor, scale: Tensor, write: Tensor, index: in
 check("2.7")
 
 # %% [markdown]
+# ## 2.8 How many components?
+
+# %%
+def effective_components(gram_A: Tensor, gram_B: Tensor) -> Tensor:
+    """2.8 ("How many components?"). How many components A @ B.T has, effectively: a 0-d tensor from 1 to K.
+
+    gram_A = A.T @ A and gram_B = B.T @ B, both [K, K]: A and B themselves are not handed in.
+    """
+    raise NotImplementedError
+
+# %%
+check("2.8")
+
+# %% [markdown]
+# ## 2.9 Open: a narrower head
+
+# %%
+def narrow_head(x: Tensor, W_V: Tensor, W_O: Tensor, m: int) -> tuple[Tensor, Tensor]:
+    """2.9 (open). A head of m dimensions that writes nearly what a head of K dimensions writes.
+
+    x: [n, D], what the head picked up in n places; W_V: [D, K]; W_O: [K, D]; m: less than K. Returns the narrow head's
+    W_V [D, m] and W_O [m, D].
+    """
+    raise NotImplementedError
+
+# %%
+check("2.9")
+
+# %% [markdown]
 # ## Figures with your functions, for the reading questions
 #
 # Nothing to do below. The last cell draws them; as a file, `python submission.py` does.

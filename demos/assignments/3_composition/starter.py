@@ -118,6 +118,35 @@ def roc_area(scores: Tensor, writers: list[tuple[int, int]], readers: list[tuple
 check("3.6")
 
 # %% [markdown]
+# ## 3.7 What is a high score?
+
+# %%
+def chance_scores(reader: dict[str, Tensor], mode: str) -> tuple[float, float]:
+    """3.7 ("What is a high score?"). Mean and standard deviation of the *squared* score of a random direction.
+
+    reader: a head as above; mode: "Q", "K" or "V". The score is that of 3.3, the direction a unit vector of D
+    dimensions, all directions alike. Nothing is drawn, and no [D, D] matrix is made.
+    """
+    raise NotImplementedError
+
+# %%
+check("3.7")
+
+# %% [markdown]
+# ## 3.8 Open: a better ranking
+
+# %%
+def edge_scores(heads: dict[str, Tensor]) -> Tensor:
+    """3.8 (open). A score by Q of every pair of heads, by which the edges that were built in rank high: [L, H, L, H].
+
+    heads: all heads of an unknown model, as above. Where the reader is not in a later layer anything may stand.
+    """
+    raise NotImplementedError
+
+# %%
+check("3.8")
+
+# %% [markdown]
 # ## Figures with your functions, for the reading questions
 #
 # Nothing to do below. The last cell draws them; as a file, `python submission.py` does.

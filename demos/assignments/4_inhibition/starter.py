@@ -150,6 +150,36 @@ def channel(model, found_on, tested_on, writers, reader, n):
 check("4.7")
 
 # %% [markdown]
+# ## 4.8 The pattern without it
+
+# %%
+def pattern_without(pattern, c, gain, how):
+    """END's patterns of a reader once a component of an earlier head is removed: [B, T]. In closed form, without a run.
+
+    pattern: [B, T], with the component in place; c: [B], its coordinate w . v at END in each prompt; gain: [B, T], by
+    how much END's score for each position rises where c rises by 1; how: "zero" or "mean" (over the B prompts).
+    """
+    raise NotImplementedError("4.8 pattern_without")
+
+# %%
+check("4.8")
+
+# %% [markdown]
+# ## 4.9 Open: an unknown channel
+
+# %%
+def find_channel(model, prompts, n):
+    """The n components through which an unknown model's mover is told where not to look: a list of n triples
+    (layer, head, component).
+
+    model: with a planted circuit, and heads that mislead; prompts: its lists. You may use what 4.7 may.
+    """
+    raise NotImplementedError("4.9 find_channel")
+
+# %%
+check("4.9")
+
+# %% [markdown]
 # ## Your own numbers, for the reading questions
 #
 # The last cell prints them; as a file, `python submission.py` does.

@@ -165,6 +165,36 @@ def draw_regions(model, found_on, shown_on, basis, circuit, steps, path):
 check("5.7")
 
 # %% [markdown]
+# ## 5.8 What chance gives
+
+# %%
+def chance_overlap(k, m, D):
+    """Mean and standard deviation of the overlap of a subspace of k dimensions with a random one of m: two floats.
+
+    Overlap: the sum of the squared cosines of all principal angles. D: dimensions of the space. Nothing is drawn.
+    """
+    raise NotImplementedError("5.8 chance_overlap")
+
+# %%
+check("5.8")
+
+# %% [markdown]
+# ## 5.9 Open: six places in a plane
+
+# %%
+def plane_for_six(model, found_on, circuit):
+    """A plane, and a code in it for each of six places, such that a random index is followed: (basis [2, D],
+    codes [6, 2]).
+
+    model: a planted one; found_on: some of its lists, of six items; circuit: as in 5.5. You may use what 5.7 may, and
+    th.before_end(model, prompts), th.run_end(model, prompts, earlier, edits), which run END alone.
+    """
+    raise NotImplementedError("5.9 plane_for_six")
+
+# %%
+check("5.9")
+
+# %% [markdown]
 # ## Your own numbers, for the reading questions
 #
 # The last cell prints them; as a file, `python submission.py` does.

@@ -168,6 +168,40 @@ def judgement():
 check("6.6")
 
 # %% [markdown]
+# ## 6.7 The least change
+
+# %%
+def least_change(z, wanted, basis, hold):
+    """The change of W_O [K, D] for which sum over n of |z change - wanted basis|^2, plus hold * |change|^2, is least.
+
+    z: [n, K], what the head gathered in n prompts; wanted: [n, k], the coordinates to be added to its write in each;
+    basis: [k, D]; hold: a float, 0 or more. With hold = 0 and n < K many changes fit exactly: the smallest of them.
+    """
+    raise NotImplementedError("6.7 least_change")
+
+# %%
+check("6.7")
+
+# %% [markdown]
+# ## 6.8 Open: the best repair under a bound
+
+# %%
+def best_repair(model, circuit, basis, train, text, bound):
+    """Another W_O [K, D] for a damaged head, so that the lists come right again and little else changes.
+
+    model: a planted one, damaged; circuit: .inhibition[0] is the damaged head, .where and .movers as in 6.2;
+    basis: [3, D], the subspace of its channel; train: prompts, whose answers are known; text: tokens [B, T];
+    bound: how far what the model says of text may move, as the mean of its divergence KL(before || after).
+    You may use what 6.4 may; th.mean_codes(model, prompts, circuit, basis) -> [N, k]; and
+    th.traversed_codes(model, prompts, circuit, basis, around) -> [N, k], for each place the point, of a grid about the
+    codes `around`, at which its item is answered most surely: a dozen prompts will do.
+    """
+    raise NotImplementedError("6.8 best_repair")
+
+# %%
+check("6.8")
+
+# %% [markdown]
 # ## Your own numbers
 #
 # The last cell prints them; as a file, `python submission.py` does.

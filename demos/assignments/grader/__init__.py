@@ -7,6 +7,7 @@ with what the library computes. Read in this order:
     comparing.py   what is wrong with an answer, in the student's terms
     inputs.py      what several assignments draw: prompts, models, the circuit of the bundled model
     codes.py       what assignments 5 and 6 share: each place's code, runs in which END is given one
+    open_problems.py  answers that have a score, from a stated baseline to a stated best
     marks.py       from a submission to its marks, part by part
     session.py     one exercise run in another process, as seen from the grader
     returned.py    what that process handed back, read without trusting it

@@ -2,16 +2,20 @@
 
 Expected values come from the library, closed forms, and the planted model, whose circuit is known. Which heads are
 asked about is found anew on whatever model is bundled: nothing here knows its heads. attention.py has 4.1 to 4.4 and
-4.6, channel.py 4.5 and 4.7; mistakes.py what well-known mistakes give. Tolerances: attention 1e-4, scores 1e-3.
+4.6, channel.py 4.5 and 4.7, derivation.py 4.8, open_problem.py 4.9; mistakes.py what well-known mistakes give.
+Tolerances: attention 1e-4, scores 1e-3.
 """
 
 from grader.grading import Exercise, Part, all_but, all_of, functions
+from grader.open_problems import scored
 from tinyheads import composition
 
 from .attention import (calls_look, calls_pick, calls_preference, calls_rank, calls_remove, check_look, check_pick,
                         check_preference, check_rank, check_remove, planted_look, shape_look, shape_remove)
 from .channel import (calls_channel, calls_scores, check_chosen, check_cost, check_scores, planted_scores,
                       shape_scores)
+from .derivation import calls_without, check_without
+from .open_problem import calls_find, score_find
 
 # What the starter names, and what that calls; and composition, which tells nothing of what a run does.
 OPEN_IN_4_5 = (*functions(composition), "ablation.remove", "ablation.several", "ablation.derangement",
@@ -49,4 +53,10 @@ EXERCISES = [
         Part("the components that both name", 1, check_chosen(0)),
         Part("what they are worth, on other prompts", 1.5, check_cost(0)),
         Part("a model built by hand", 0.5, all_of(check_chosen(1), check_cost(1)))], "tinyheads", IN_4_7),
+    Exercise("4.8 the pattern without it", "pattern_without", 2, calls_without, [
+        Part("zero", 1, check_without(0)), Part("mean", 0.5, check_without(1)),
+        Part("a component that says the same in all prompts", 0.5, check_without(2))], "tinyheads", ALL),
+    Exercise("4.9 open: an unknown channel", "find_channel", 3, calls_find, scored(
+        3, score_find, "components whose removal costs the mover nothing", "the channel that was built in"),
+        "tinyheads", IN_4_7, seconds=60),
 ]

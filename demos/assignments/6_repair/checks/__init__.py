@@ -1,15 +1,18 @@
 """Checks of assignment 6: edits of the bundled model, and repairs of a planted one whose damage is known exactly.
 
-Expected values come from the library, closed forms, and the planted model. Heads are found anew on
-whatever model is bundled; no gain is expected of it. codes.py has 6.1 and 6.2, weight_edit.py 6.3 and 6.4, damage.py
-6.5 and 6.6; mistakes.py what well-known mistakes give. Tolerances: values 1e-3 of the largest, a fit 1e-2, rates one
-prompt. ../../grader/grading.py says what the checks are made of.
+Expected values come from the library, closed forms, and the planted model. Heads are found anew on whatever model is
+bundled; no gain is expected of it. codes.py has 6.1 and 6.2, weight_edit.py 6.3 and 6.4, damage.py 6.5 and 6.6,
+derivation.py 6.7, open_problem.py 6.8; mistakes.py what well-known mistakes give. Tolerances: values 1e-3 of the
+largest, a fit 1e-2, rates one prompt. ../../grader/grading.py says what the checks are made of.
 """
 
 from grader.grading import Call, Exercise, Part, all_but, all_of
+from grader.open_problems import scored
 
 from .codes import calls_code, calls_setting, check_codes, check_control, check_rates, check_setting, elsewhere
 from .damage import broken_calls, check_accuracies, check_perplexity, quoted, shape_broken
+from .derivation import calls_least, check_least, exact, shape_least
+from .open_problem import calls_repair, score_repair
 from .weight_edit import (calls_edit, calls_fit, check_held, check_repairs, check_report, check_weights, harmless,
                           others_stay, planted_edit, shape_fit)
 
@@ -19,10 +22,14 @@ STEERING = ("steering.set_coordinates", "steering.at_positions", "steering.fitti
 OPEN_IN_6_2 = (*STEERING, "scoring.by_index", "basis.random_subspace")
 OPEN_IN_6_4 = (*STEERING, "steering.add_coordinates", "repair.edit_output", "repair.output_weights",
                "repair.change_inside")
+OPEN_IN_6_8 = (*OPEN_IN_6_4, "scoring.by_index", "steering.mean_codes", "subspace.check_every_index",
+               "steering.traversed_codes", "steering.traverse", "steering.grid", "last_token.before_end",
+               "last_token.run_end", "last_token.patterns_of_end_alone")
 
 ALL = all_but()
 IN_6_1 = (*ALL, "positions.changed_at")
 IN_6_2, IN_6_4 = all_but(*OPEN_IN_6_2), all_but(*OPEN_IN_6_4)
+IN_6_8 = all_but(*OPEN_IN_6_8)
 
 EXERCISES = [
     Exercise("6.1 setting coordinates", "set_coordinates", 2, calls_setting, [
@@ -48,4 +55,11 @@ EXERCISES = [
         Part("another model", 0.5, all_of(check_accuracies(1), check_perplexity(1)))], "tinyheads", ALL),
     Exercise("6.6 your judgement", "judgement", 2, lambda generator: [Call(())], [
         Part("there, with your figures", 2, quoted)], "tinyheads", ALL),
+    Exercise("6.7 the least change", "least_change", 2, calls_least, [
+        Part("a matrix [K, D]", 0.25, shape_least), Part("coordinates set exactly", 0.5, exact),
+        Part("the least of all that do so", 0.5, check_least(0)), Part("held back", 0.75, check_least(1, 2))],
+        "tinyheads", ALL),
+    Exercise("6.8 open: the best repair under a bound", "best_repair", 3, calls_repair, scored(
+        3, score_repair, "the damaged model", "all of the accuracy back, within the bound"), "tinyheads", IN_6_8,
+        seconds=120),
 ]
