@@ -1,11 +1,9 @@
 """Mistakes that students make in assignment 1."""
 
 import torch
-from mistake import Mistake
-from reference_1 import (attention_pattern, head_writes, layer_norm, logit_attribution, mlp_write, model_of,
-                         residual_stream, split_heads)
-
-import tinyheads as th
+from mistake import Mistake, slip
+from reference_1 import (attention_pattern, head_writes, layer_norm, logit_attribution, mlp_write, residual_stream,
+                         split_heads)
 
 
 def sample_variance(x, gain, bias):
@@ -140,16 +138,6 @@ def bias_in_the_first_head(tokens, weights, n_head):
     return writes
 
 
-def mlp_beside_attention(tokens, weights, n_head):
-    model, stream = model_of(weights, n_head), th.Stream(record=True)
-    stream.write("embed", model.wte.weight[tokens] + model.wpe.weight[:tokens.shape[1]])
-    for layer, block in enumerate(model.h):
-        before = stream.value
-        block.attn(block.ln_1(before), stream, None)
-        stream.write(f"L{layer}.mlp", block.mlp(block.ln_2(before)))
-    return dict(stream.writes.items())
-
-
 def names_in_another_order(tokens, weights, n_head):
     return dict(sorted(residual_stream(tokens, weights, n_head).items()))
 
@@ -220,7 +208,10 @@ MISTAKES = [
     Mistake("heads summed", "1.5", heads_summed, "they are to be kept apart"),
     Mistake("positions from 1", "1.6", positions_from_1, "positions are off by one"),
     Mistake("bias in a head", "1.6", bias_in_the_first_head, "missing, such as 'L0.attn.bias'"),
-    Mistake("MLP beside attention", "1.6", mlp_beside_attention, "the MLP reads the stream as it was before"),
+    Mistake("MLP beside attention", "1.6", slip(residual_stream, "        n = layer_norm(x, of[\"ln_2.weight\"]",
+            "        n = layer_norm(x - of[\"attn.c_proj.bias\"] - sum(writes[f\"L{layer}.H{head}\"] for head in "
+            "range(n_head)), of[\"ln_2.weight\"]"),
+            "the MLP reads the stream as it was before"),
     Mistake("names sorted", "1.6", names_in_another_order, "in the wrong order"),
     Mistake("weights changed", "1.6", changes_the_weights, "changed its argument number 2 in place"),
     Mistake("each write's own scale", "1.7", own_scale, "its own standard deviation"),
