@@ -8,6 +8,7 @@ with what the library computes. Read in this order:
     inputs.py      what several assignments draw: prompts, models, the circuit of the bundled model
     codes.py       what assignments 5 and 6 share: each place's code, runs in which END is given one
     marks.py       from a submission to its marks, part by part
+    stand_ins.py   our functions in place of those that an exercise calls and that lost points
     session.py     one exercise run in another process, as seen from the grader
     returned.py    what that process handed back, read without trusting it
     runner.py      the process itself: it calls the submission's functions, within limits
