@@ -78,10 +78,8 @@ HOSTILE = {
     "the runner's module": ("def double(x):\n    import values", "No module named 'values'"),
     "None": ("def double(x):\n    2 * x", "is None and should be a torch.Tensor of shape [2, 3]: is a `return` "
                                           "missing?"),
-    "a list": ("def double(x):\n    return (2 * x).tolist()",
+    "a ragged list": ("def double(x):\n    return [1, [2, 3]]",
         "is a list of 2 and should be a torch.Tensor of shape [2, 3]"),
-    "an array": ("def double(x):\n    return 2 * x.numpy()",
-        "is a numpy array of shape [2, 3] and should be a torch.Tensor"),
     "a function": ("def double(x):\n    return lambda: 2 * x", "is a function and should be a torch.Tensor"),
     "a class": ("class Odd:\n    pass\ndef double(x):\n    return Odd()",
         "is a submission.Odd and should be a torch.Tensor"),
@@ -120,6 +118,8 @@ def test_what_one_function_does_costs_that_exercise_alone(session, tmp_path, mon
 
 FINE = {
     "float64": "def double(x):\n    return 2 * x.double()",
+    "a list": "def double(x):\n    return (2 * x).tolist()",
+    "an array": "def double(x):\n    return 2 * x.numpy()",
     "a gradient": "def double(x):\n    x = x.clone().requires_grad_()\n    return 2 * x",
     "not contiguous": "def double(x):\n    return (2 * x).T.contiguous().T if x.dim() == 2 else 2 * x",
     "prints a lot": "def double(x):\n    for i in range(3000):\n        print('a line', i, 1000 * 'x')\n    return 2 "

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from .checkout import ASSIGNMENTS, REPOSITORY, load_module
-from .comparing import Wrong
-from .grading import Call, Exercise
+from .comparing import Wrong, tensors_in
+from .grading import Call, Exercise, Outputs
 from .session import Run, Session, Submission
 from .stand_ins import functions_called, hushed, with_ours, worked_solution
 
@@ -156,13 +156,13 @@ def noted(mark: ExerciseMark, note: str) -> ExerciseMark:
 
 
 def marked(exercise: Exercise, calls: list[Call], run: Run) -> ExerciseMark:
-    """An exercise's parts, checked one by one."""
-    parts = []
+    """An exercise's parts, checked one by one. An answer's numpy arrays count as tensors."""
+    outputs, parts = Outputs([tensors_in(value) for value in run.outputs.values]), []
     for part in exercise.parts:
         message = run.problem
         try:
             if not message:
-                part.check(calls, run.outputs)
+                part.check(calls, outputs)
         except Wrong as wrong:
             message = str(wrong) or "wrong"
         except Exception as error:  # an answer so odd that its check stumbles earns nothing, and ends nothing

@@ -6,7 +6,7 @@ from torch import Tensor
 
 import tinyheads as th
 from grader.comparing import Wrong, close
-from grader.grading import Call, Model, TokenizerOf, lazily, once
+from grader.grading import Call, Model, TokenizerOf, common_cause, lazily, loaded, once
 from grader.inputs import MODEL, circuit_of_model, planted_prompts, random_int, some_prompts
 
 from . import mistakes
@@ -66,12 +66,14 @@ def check_accuracies(number: int):
     def check(calls, outputs):
         model, other, tasks, _ = args = calls[number].args
         answer = pairs_of(outputs[number], calls[number])
-        for name, pair in right_accuracies(args).items():
-            for which, wanted in enumerate(pair):
-                if abs(answer[name][which] - wanted) > 1.01 / len(tasks[name].tokens):
-                    known = lazily(mistakes.accuracies, (model, other, tasks[name], which))
-                    close(answer[name][which], wanted, 1e-6, known,
-                          f"the accuracy {('before', 'after')[which]}, {name},", BROKEN)
+        cases = [(name, which) for name in tasks for which in (0, 1)]
+        for n, (name, which) in enumerate(cases):
+            wanted = right_accuracies(args)[name][which]
+            if abs(answer[name][which] - wanted) > 1.01 / len(tasks[name].tokens):
+                of = lambda n: mistakes.accuracies(*loaded((model, other, tasks[cases[n][0]], cases[n][1])))
+                known = common_cause(n, [answer[name][which] for name, which in cases], of)
+                close(answer[name][which], wanted, 1e-6, known, f"the accuracy {('before', 'after')[which]}, {name},",
+                      BROKEN)
     return check
 
 
