@@ -93,7 +93,8 @@ class Exercise:
     name: as in the handout; function: its name; points: all there are, the sum over `parts`; calls: draws the calls;
     uses: "torch" (the library cannot be imported) or "tinyheads" (it can, but for the names in `forbidden`, such as
     "ov_svd", "basis.span" or "Heads.of"); seconds, megabytes: the limits for all calls together;
-    may_change: whether the function may change its arguments in place (else that costs the parts that look there).
+    may_change: whether the function may change its arguments in place (else that costs the parts that look there);
+    note: what its author is told whatever the marks; again: another look, see `Again`.
     """
 
     name: str
@@ -106,6 +107,8 @@ class Exercise:
     seconds: float = 20
     megabytes: int = 4000
     may_change: bool = False
+    note: str = ""
+    again: "Again | None" = None
 
     def __post_init__(self):
         if self.uses not in ("torch", "tinyheads"):
@@ -113,6 +116,18 @@ class Exercise:
         points = sum(part.points for part in self.parts)
         if abs(points - self.points) > 1e-9:
             raise ValueError(f"{self.name}: its parts have {points} points, not {self.points}")
+
+
+@dataclass(frozen=True)
+class Again:
+    """A longer look at an exercise, where its marks are not full or where a function in `needs` lost points.
+
+    exercise: what is run then, and whose marks count, on a copy of the submission that ends with `text`.
+    """
+
+    exercise: Exercise
+    text: str
+    needs: tuple[str, ...] = ()
 
 
 # --- checks, made of simpler ones -------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from .checkout import ASSIGNMENTS, REPOSITORY, load_module
 from .comparing import Wrong, tensors_in
 from .grading import Call, Exercise, Outputs
 from .session import Run, Session, Submission
-from .stand_ins import functions_called, hushed, with_ours, worked_solution
+from .stand_ins import ending_with, functions_called, hushed, with_ours, worked_solution
 
 MOST_PRINTED = 600               # characters of what a submission printed that are shown where it lost points
 
@@ -123,6 +123,12 @@ def grade(session: Session, assignment: Assignment, submission: Submission, seed
                 if not mark.full and mark.exercise.function in called.get(exercise.function, ())]
         if lost and again and not marks[k].full:
             marks[k] = by_itself(session, assignment, submission, calls[k], marks[k], lost)
+    for k, exercise in enumerate(assignment.exercises):
+        lost = {mark.exercise.function for mark in marks.values() if not mark.full}
+        if exercise.again and again and answered(runs[k]) and lost & {exercise.function, *exercise.again.needs}:
+            marks[k] = looked_at_again(session, submission, exercise)
+        if exercise.note:
+            marks[k] = noted(marks[k], exercise.note)
     in_order = [marks[k] for k in range(len(runs))]
     return Marks(submission.name, assignment, seed, in_order, session.warnings[n_warnings:])
 
@@ -132,6 +138,19 @@ def never_imported(session: Session, submission: Submission, runs: list[Run]) ->
     values = [value for run in runs[1:] for value in run.outputs.values]
     return submission.main in session.gone_wrong or (
         all(isinstance(value, Wrong) for value in values) and len(set(map(str, values))) == 1)
+
+
+def answered(run: Run) -> bool:
+    """Whether some call gave an answer."""
+    return not all(isinstance(value, Wrong) for value in run.outputs.values)
+
+
+def looked_at_again(session: Session, submission: Submission, exercise: Exercise) -> ExerciseMark:
+    """An exercise's marks by its longer look."""
+    longer, calls = exercise.again.exercise, exercise.again.exercise.calls(torch.Generator())
+    with tempfile.TemporaryDirectory(prefix="tinyheads-again-") as folder:
+        copy = ending_with(submission, exercise.again.text, Path(folder))
+        return replace(marked(longer, calls, session.run(longer, calls, copy)), exercise=exercise)
 
 
 def by_itself(session: Session, assignment: Assignment, submission: Submission, calls: list[Call],

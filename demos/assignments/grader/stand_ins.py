@@ -78,13 +78,22 @@ def with_ours(submission: Submission, solution: Path, wanted: Iterable[str], gra
               folder: Path) -> tuple[Submission, list[str]]:
     """A copy of a submission, in `folder`, that ends with our functions; and which of those wanted these are."""
     text, names = taken_out(solution, wanted, graded)
+    return ending_with(submission, "\n".join(as_code(text, names)), folder), names
+
+
+def as_code(text: str, names: list[str]) -> list[str]:
+    """Lines that define some functions of a text, itself compiled."""
     code = base64.b64encode(marshal.dumps(compile(text, "<our functions>", "exec", optimize=2))).decode()
-    lines = ["", "", "ours = {'__name__': 'ours'}",
-             f"exec(__import__('marshal').loads(__import__('base64').b64decode('{code}')), ours)",
-             *(f"{name} = ours['{name}']" for name in names), "del ours", ""]
+    return ["ours = {'__name__': 'ours'}",
+            f"exec(__import__('marshal').loads(__import__('base64').b64decode('{code}')), ours)",
+            *(f"{name} = ours['{name}']" for name in names), "del ours"]
+
+
+def ending_with(submission: Submission, text: str, folder: Path) -> Submission:
+    """A copy of a submission, in `folder`, with some text behind its own."""
     main = folder / submission.main.name
-    main.write_bytes(submission.main.read_bytes() + "\n".join(lines).encode())
-    return dataclasses.replace(submission, main=main), names
+    main.write_bytes(submission.main.read_bytes() + f"\n\n{text}\n".encode())
+    return dataclasses.replace(submission, main=main)
 
 
 def hushed(run: Run) -> Run:

@@ -227,12 +227,18 @@ def check_picture(calls, outputs):
         if not (400 <= width <= 3000 and 300 <= height <= 3000):
             raise Wrong(f"the figure is {width} by {height} pixels; at least 400 by 300 can be read, and 3000 is "
                         f"more than enough")
-        pixels = (imread(BytesIO(data), format="png")[..., :3].reshape(-1, 3) * 255).round().astype(np.int64)
-        counts = np.bincount(pixels @ [65536, 256, 1])                      # of each colour
-        owned = tensor_like(several(output, DRAWN)[2]).unique(return_counts=True)[1]        # points of each item
+        owned = tensor_like(several(output, DRAWN)[2]).unique(return_counts=True)[1]            # points of each item
         items = int((owned >= owned.sum() / 10).sum())                      # a smaller region may lie under a number
-        large = int((counts > len(pixels) / 2000).sum())
-        if large < items + 1:                                               # the regions' colours and the paper's
-            raise Wrong(f"{items} items own a tenth of the plane or more, but the figure has only {large} colours of "
+        colours = solid_colours(data)
+        if colours < items + 1:                                             # the regions' and the paper's
+            raise Wrong(f"{items} items own a tenth of the plane or more, but the figure has only {colours} colours of "
                         f"some area, the paper's among them: give each item a colour, and large enough points to be "
                         f"seen")
+
+
+def solid_colours(png: bytes) -> int:
+    """How many colours fill some area: pixels with 8 neighbours of their colour. Letters and lines are thinner."""
+    pixels = (imread(BytesIO(png), format="png")[..., :3] * 255).round().astype(np.int64) @ [65536, 256, 1]  # [h, w]
+    blocks = np.lib.stride_tricks.sliding_window_view(pixels, (3, 3))                           # [h - 2, w - 2, 3, 3]
+    solid = blocks[..., 1, 1][(blocks == blocks[..., 1:2, 1:2]).all((2, 3))]
+    return int((np.unique(solid, return_counts=True)[1] >= 30).sum())

@@ -50,7 +50,7 @@ def elsewhere(calls, outputs):
 
 def calls_code(generator):
     model, circuit, calls = th.load(MODEL), circuit_of_model(), []
-    for n_items, k in [(5, 3), (8, 2)]:
+    for n_items, k in [(10, 3), (12, 2)]:              # lengths at which not all answers are right
         found_on = some_prompts(generator, 60, n_items, th.ordinal_recall)
         judged_on = some_prompts(generator, 40, n_items)
         basis = th.subspace_from_activations(model, found_on, circuit, k)
