@@ -39,7 +39,7 @@ ANY_INPUT = ("NameError", "UnboundLocalError", "TypeError", "AttributeError", "V
              "ValueError: too many values", "KeyError")
 GENERIC = re.compile(r"entries are wrong|times what it should|everywhere alike|is of shape|and should be|nan or inf|"
                      r"(Error|Exception):|not implemented|in place|wrong keys|right keys|could make nothing|"
-                     r"cannot be compared|by rounding|took longer|edges were asked|are in both lists|axes \d")
+                     r"cannot be compared|nearly right|took longer|edges were asked|are in both lists|axes \d")
 
 
 # --- are the messages true? ---------------------------------------------------------------------------------------

@@ -166,7 +166,7 @@ def common_cause(number: int, answers: list, mistakes: Callable[[int], Iterable]
     answers: numbers, of several calls; number: which of them is asked about; mistakes(n): the pairs of call n, in the
     same order for each call. A mistake is a cause if it gives all the answers: pairs (this answer, what to say).
     """
-    alike = lambda answer, wrong: abs(float(answer) - float(wrong() if callable(wrong) else wrong)) < 1e-9
+    alike = lambda answer, wrong: abs(float(answer) - float(wrong() if callable(wrong) else wrong)) < 1e-6
     for k, (wrong, message) in enumerate(mistakes(number)):
         if alike(answers[number], wrong) and all(alike(each, list(mistakes(n))[k][0])
                                                  for n, each in enumerate(answers) if n != number):
