@@ -17,7 +17,8 @@ HERE = Path(__file__).parent
 
 def test_mutants_are_caught_or_listed():
     """In a process of its own, which limits its memory: a slip may make a matrix of 6 GB."""
-    command = [sys.executable, "-W", "ignore", str(HERE / "mutations.py"), "2", "3", "--seeds", "1", "--share", "0.1"]
+    share = ["2", "3", "--seeds", "1", "--share", "0.1"]
+    command = [sys.executable, "-W", "ignore", str(HERE / "mutations.py"), *share]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     rows = [line.split() for line in done.stdout.splitlines()[1:]]
