@@ -1,4 +1,4 @@
-"""One function called and its answers checked as the grader does it, but in this process: for tests of many functions."""
+"""One function called and its answers checked as the grader does it, but in this process, for tests of many."""
 
 import copy
 import signal

@@ -6,7 +6,8 @@
 For each mutant (slips.py) and each seed the exercise's calls are drawn, the mutant's function is called in this
 process, and the parts' checks look at what it gave, as the grader does. A mutant is caught where it loses points at
 every seed (one that raises a NameError, TypeError, AttributeError or the like does so whatever the inputs are, and is
-called at the first seed alone); it is equivalent where equivalent.py lists it, with the reason; else the checks have missed it.
+called at the first seed alone); it is equivalent where equivalent.py lists it, with the reason; else the checks
+have missed it.
 
 At the first --messages seeds the messages are looked at too. A message that names a cause must not come and go with the
 inputs: a cause is one at all seeds. One that gives a factor or an offset is compared with the answer itself.

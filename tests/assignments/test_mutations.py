@@ -1,4 +1,4 @@
-"""A share of mutations.py (a tenth of the mutants of two worked solutions, one seed), and whether what is said of slips is true."""
+"""A share of mutations.py (a tenth of the mutants of two worked solutions, one seed), and: is what is said true?"""
 
 import re
 import subprocess
@@ -34,7 +34,7 @@ def test_a_check_that_looks_at_nothing_is_found_out(monkeypatch):
 
 
 def test_a_cause_that_comes_and_goes_is_found_out():
-    said = {0: {"values": "the rate: the run was without an edit. See 5"}, 1: {"values": "it is 0.35 and should be 0.5"}}
+    said = {0: {"values": "the rate: the run was without an edit. See 5"}, 1: {"values": "it is 0.3 and should be 0.5"}}
     assert "the run was without an edit" in mutations.untrue(said)
     assert mutations.untrue({seed: said[0] for seed in range(3)}) == ""
     numbers = {0: {"values": "you averaged over the 4 mentions"}, 1: {"values": "you averaged over the 5 mentions"}}

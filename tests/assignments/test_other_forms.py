@@ -8,7 +8,7 @@ from grader import marks
 from in_process import Lazy, messages
 
 HERE = Path(__file__).parent
-MANY, BYTES = 100_000, torch.uint8                 # longer ones may not travel as lists; a picture's bytes are no numbers
+MANY, BYTES = 100_000, torch.uint8                 # longer ones cannot travel as lists; a picture is no list of numbers
 FORMS = {
     "float64": lambda x: x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x,
     "numpy arrays": lambda x: x.detach().numpy() if isinstance(x, torch.Tensor) else x,

@@ -2,8 +2,8 @@
 
 Expected values come from the library, closed forms, and the planted model. Heads are found anew on
 whatever model is bundled; no gain is expected of it. codes.py has 6.1 and 6.2, weight_edit.py 6.3 and 6.4, damage.py
-6.5, judgement.py 6.6; mistakes.py what well-known mistakes give. Tolerances: values 1e-3 of the largest, a fit 1e-2, rates one
-prompt. ../../grader/grading.py says what the checks are made of.
+6.5, judgement.py 6.6; mistakes.py what well-known mistakes give. Tolerances: values 1e-3 of the largest, a fit 1e-2, rates
+one prompt. ../../grader/grading.py says what the checks are made of.
 """
 
 from grader.grading import Exercise, Part, all_but, all_of

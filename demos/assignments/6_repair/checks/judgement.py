@@ -1,7 +1,8 @@
 """Checks of 6.6: are the figures of the judgement the student's own, and are they quoted? What it says a person reads.
 
 A submission whose functions are right prints what recorded.py holds, so that no run is needed. Where HOLDS,
-TRAIN_LENGTH or the functions are others, the starter's `main` is run with the submission's own, and the figures are what it prints.
+TRAIN_LENGTH or the functions are others, the starter's `main` is run with the submission's own, and the figures are what it
+prints.
 """
 
 import ast
@@ -22,8 +23,8 @@ FUNCTIONS = ("set_coordinates", "give_the_code", "edit_weights", "fit", "what_it
 WORDS = (150, 800)               # of a judgement, those of sentences said before not counted: fewest, most
 DIFFERENT = 70                   # words
 QUOTED = 3                       # pairs of figures that it must quote
-NOTE = ("Not read by the grader: whether what it says is right, and follows from the figures. That is graded by hand, by "
-        "the rubric of the handout.")
+NOTE = ("Not read by the grader: whether what it says is right, and follows from the figures. That is graded by hand, "
+        "by the rubric of the handout.")
 
 # --- the text -------------------------------------------------------------------------------------------
 
@@ -112,8 +113,8 @@ def why_not_own(measured: dict, printed: list[dict]) -> str:
     name = differing(measured, nearest)[0]
     made = f"{tuple(nearest[name])}" if name in nearest else "nothing"
     return (f"MEASURED is not what your own functions measure, with your HOLDS and TRAIN_LENGTH: of {name!r} it says "
-            f"{tuple(map(float, measured[name]))}, and your run gives {made}. Paste a line of `python submission.py` as "
-            f"it is")
+            f"{tuple(map(float, measured[name]))}, and your run gives {made}. Paste a line of `python submission.py` "
+            f"as it is")
 
 
 def is_quoted(value: float, text: str) -> bool:
