@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import re
 from typing import Callable
 
 import torch
@@ -99,8 +100,21 @@ def too_short():
     return MEASURED, "It did not help."
 
 
-def no_figures():
+def padded():
+    return MEASURED, judgement()[1][:300] + 160 * " bla"
+
+
+def the_same_again():
     return MEASURED, 12 * "The edit helped a little, and broke hardly anything at all, as far as can be told. "
+
+
+def no_figures():
+    return MEASURED, re.sub(r"\d+(\.\d+)?%?", "some", judgement()[1])
+
+
+def invented():
+    figures = {name: (before, 0.9) for name, (before, _) in MEASURED.items()} | {"perplexity": (8.2, 9.1)}
+    return figures, judgement()[1] + " ".join(f"{name} {before} {after}" for name, (before, after) in figures.items())
 
 
 def nothing_measured():
@@ -168,7 +182,10 @@ MISTAKES = [
     Mistake("the edited model is not asked", BROKEN, slip(what_it_broke, "found = {", "edited = model\n    found = {"),
             "before the edit"),
     Mistake("too short", JUDGE, too_short, "the judgement has 4 words"),
+    Mistake("padded", JUDGE, padded, "different words; 70 are the fewest"),
+    Mistake("one sentence again and again", JUDGE, the_same_again, "a sentence that is said twice counts once"),
     Mistake("no figures", JUDGE, no_figures, "it does not quote lists of 5"),
+    Mistake("invented figures", JUDGE, invented, "is not what your own functions measure"),
     Mistake("nothing measured", JUDGE, nothing_measured, "MEASURED is empty"),
     Mistake("measured in percent", JUDGE, in_percent, "an accuracy lies from 0 to 1"),
 ]

@@ -78,10 +78,8 @@ HOSTILE = {
     "the runner's module": ("def double(x):\n    import values", "No module named 'values'"),
     "None": ("def double(x):\n    2 * x", "is None and should be a torch.Tensor of shape [2, 3]: is a `return` "
                                           "missing?"),
-    "a list": ("def double(x):\n    return (2 * x).tolist()",
+    "a ragged list": ("def double(x):\n    return [1, [2, 3]]",
         "is a list of 2 and should be a torch.Tensor of shape [2, 3]"),
-    "an array": ("def double(x):\n    return 2 * x.numpy()",
-        "is a numpy array of shape [2, 3] and should be a torch.Tensor"),
     "a function": ("def double(x):\n    return lambda: 2 * x", "is a function and should be a torch.Tensor"),
     "a class": ("class Odd:\n    pass\ndef double(x):\n    return Odd()",
         "is a submission.Odd and should be a torch.Tensor"),
@@ -120,6 +118,8 @@ def test_what_one_function_does_costs_that_exercise_alone(session, tmp_path, mon
 
 FINE = {
     "float64": "def double(x):\n    return 2 * x.double()",
+    "a list": "def double(x):\n    return (2 * x).tolist()",
+    "an array": "def double(x):\n    return 2 * x.numpy()",
     "a gradient": "def double(x):\n    x = x.clone().requires_grad_()\n    return 2 * x",
     "not contiguous": "def double(x):\n    return (2 * x).T.contiguous().T if x.dim() == 2 else 2 * x",
     "prints a lot": "def double(x):\n    for i in range(3000):\n        print('a line', i, 1000 * 'x')\n    return 2 "
@@ -164,7 +164,8 @@ def test_a_function_that_calls_a_wrong_one_is_told_so(session, tmp_path):
     source = "def double(x):\n    return x"
     result = graded(session, tmp_path, source, beside="def helper(x):\n    return 1.5 * double(x)\ntripled = triple\n"
                    "def triple(x):\n    return helper(x)")
-    assert "triple calls double (0.2 double), which lost points: mend that first" in result.exercises[1].output
+    told = "Graded with your own double (0.2 double), which lost points: mend that first."
+    assert told in result.exercises[1].output
 
 
 def test_what_a_submission_leaves_running_is_ended(session, tmp_path):

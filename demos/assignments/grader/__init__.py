@@ -9,6 +9,7 @@ with what the library computes. Read in this order:
     codes.py       what assignments 5 and 6 share: each place's code, runs in which END is given one
     open_problems.py  answers that have a score, from a stated baseline to a stated best
     marks.py       from a submission to its marks, part by part
+    stand_ins.py   our functions in place of those that an exercise calls and that lost points
     session.py     one exercise run in another process, as seen from the grader
     returned.py    what that process handed back, read without trusting it
     runner.py      the process itself: it calls the submission's functions, within limits

@@ -44,6 +44,8 @@ def table(marks: Marks) -> str:
         lines.append(f"{mark.exercise.name:<{width}}{mark.points:5g} of {mark.exercise.points:g}")
         if not mark.full:
             lines += ["    " + line for line in mark.output.splitlines()] + [""]
+        elif mark.note:
+            lines.append(f"    {mark.note}")
     lines += ["", f"{'total':<{width}}{marks.points:5g} of {marks.assignment.points:g}"]
     return "\n".join(lines + [f"warning: {warning}" for warning in marks.warnings])
 

@@ -4,7 +4,7 @@ layers.py has those of 1.1 to 1.3, attention.py those of 1.4 and 1.5, stream.py 
 derivation.py those of 1.8, open_problem.py those of 1.9.
 """
 
-from grader.grading import Exercise, Part, agrees
+from grader.grading import Exercise, Part, agrees, all_of
 from grader.open_problems import scored
 
 from .attention import (PATTERN_MISTAKES, WRITES_MISTAKES, pattern, pattern_calls, rows_are_distributions, write_calls,
@@ -49,7 +49,7 @@ EXERCISES = [
     Exercise("1.7 direct logit attribution", "logit_attribution", 3, attribution_calls, [
         Part("the logit", 0.5, logit_check),
         Part("the parts", 1.5, parts_check(0)),
-        Part("another size", 0.5, parts_check(1)),
+        Part("another size, and a stream of small variance", 0.5, all_of(parts_check(1), parts_check(3))),
         Part("the bundled model", 0.5, parts_check(2))]),
     Exercise("1.8 the logit without one write", "logit_without", 2, calls_without, [
         Part("values", 1, check_without(0)), Part("writes that cancel", 0.5, check_without(1)),

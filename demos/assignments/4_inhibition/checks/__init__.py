@@ -34,7 +34,7 @@ EXERCISES = [
              all_of(check_look(1, "on_mentions on_answer"), planted_look))], "tinyheads", ALL),
     Exercise("4.2 the strongest of them", "pick_heads", 2, calls_pick, [
         Part("the right heads", 1, check_pick(False, (0, 1, 2))),
-        Part("strongest first", 0.5, check_pick(True, (0, 1, 2))),
+        Part("strongest first", 0.5, check_pick(True, (0, 1))),
         Part("none", 0.5, check_pick(True, (3, 4)))], "tinyheads", ALL),
     Exercise("4.3 take components out of a write", "remove", 4, calls_remove, [
         Part("a new write of the same shape", 0.5, shape_remove),
@@ -50,9 +50,10 @@ EXERCISES = [
         Part("without equal numbers", 1, check_rank(0, 1)),
         Part("with equal numbers", 1, check_rank(2, 3))], "tinyheads", ALL),
     Exercise("4.7 what both point at", "channel", 3, calls_channel, [
-        Part("the components that both name", 1, check_chosen(0)),
+        Part("the components that both name", 1, all_of(check_chosen(0), check_chosen(3))),
         Part("what they are worth, on other prompts", 1.5, check_cost(0)),
-        Part("a model built by hand", 0.5, all_of(check_chosen(1), check_cost(1)))], "tinyheads", IN_4_7),
+        Part("a model built by hand", 0.5, all_of(check_chosen(1), check_cost(1), check_chosen(2), check_cost(2)))],
+        "tinyheads", IN_4_7),
     Exercise("4.8 the pattern without it", "pattern_without", 2, calls_without, [
         Part("zero", 1, check_without(0)), Part("mean", 0.5, check_without(1)),
         Part("a component that says the same in all prompts", 0.5, check_without(2))], "tinyheads", ALL),
