@@ -4,6 +4,7 @@ import ast
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Callable
 
 import torch
 
@@ -69,13 +70,14 @@ class ExerciseMark:
 
 @dataclass(frozen=True)
 class Marks:
-    """A submission's marks. seed: the inputs' seed."""
+    """A submission's marks. seed: the inputs' seed; fence: what stood around it (session.FENCES)."""
 
     submission: str
     assignment: Assignment
     seed: int
     exercises: list[ExerciseMark]
     warnings: list[str] = field(default_factory=list)
+    fence: str = ""
 
     @property
     def points(self) -> float:
@@ -103,11 +105,19 @@ def draw(assignment: Assignment, seed: int) -> list[list[Call]]:
 
 
 def grade(session: Session, assignment: Assignment, submission: Submission, seed: int,
-          calls: list[list[Call]] | None = None) -> Marks:
-    """Run all exercises of a submission; once its last process has ended, look at the answers."""
+          calls: list[list[Call]] | None = None, so_far: Callable[[Marks], None] | None = None) -> Marks:
+    """Run all exercises of a submission; once its last process has ended, look at the answers.
+
+    so_far: is given the marks of the exercises that have been run, after each of them.
+    """
     calls = draw(assignment, seed) if calls is None else calls
     n_warnings = len(session.warnings)
-    runs = [session.run(exercise, those, submission) for exercise, those in zip(assignment.exercises, calls)]
+    runs, early = [], []
+    for exercise, those in zip(assignment.exercises, calls):
+        runs.append(session.run(exercise, those, submission))
+        if so_far:
+            early.append(marked(exercise, those, runs[-1], []))
+            so_far(Marks(submission.name, assignment, seed, [*early], session.warnings[n_warnings:], session.fence))
     marks, with_losses = [], {}                                      # functions that lost points, as they are named
     called = functions_called(submission.main)
     for exercise, those, run in zip(assignment.exercises, calls, runs):
@@ -116,7 +126,7 @@ def grade(session: Session, assignment: Assignment, submission: Submission, seed
         if not mark.full:
             with_losses[exercise.function] = f"{exercise.function} ({exercise.name})"
         marks.append(mark)
-    return Marks(submission.name, assignment, seed, marks, session.warnings[n_warnings:])
+    return Marks(submission.name, assignment, seed, marks, session.warnings[n_warnings:], session.fence)
 
 
 def marked(exercise: Exercise, calls: list[Call], run: Run, with_losses: list[str]) -> ExerciseMark:

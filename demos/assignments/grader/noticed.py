@@ -16,7 +16,7 @@ OF_ALL = {"subprocess.Popen": "started a process", "os.system": "started a proce
           "socket.connect": "asked for the network", "socket.getaddrinfo": "asked for the network",
           "gc.get_objects": "looked through the interpreter's memory (gc)", "gc.get_referrers": "looked through the "
           "interpreter's memory (gc)", "ctypes.dlopen": "called the C library by itself (ctypes)"}
-OF_FILES = ("open", "os.listdir", "os.scandir", "os.rename", "os.remove", "os.symlink")
+OF_FILES = ("open", "os.listdir", "os.scandir", "os.mkdir", "os.rename", "os.remove", "os.symlink")
 
 
 def note_what_it_tries(pipe: int, folder: str, may_open: list[str], library: str, refused: tuple[str, ...]) -> None:

@@ -101,10 +101,14 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """End every process, and leave no file. What is running in another thread ends with a SessionError."""
+        """End every process, and leave no file."""
+        self.interrupt()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def interrupt(self) -> None:
+        """End every process. What runs a submission in another thread ends with a SessionError."""
         self.closed = True
         self.stop()
-        shutil.rmtree(self.root, ignore_errors=True)
 
     # --- the runner's process ---
 
@@ -124,6 +128,9 @@ class Session:
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=self.root, env=environment,
                 start_new_session=True)
         self.unread = b""
+        if self.closed:                                               # in another thread, meanwhile
+            self.stop()
+            raise SessionError("the session is over")
         if not (self.reply(120) or {}).get("ready"):
             self.stop()
             told = (self.root / "runner.log").read_text(errors="replace")[-2000:] if self.root.exists() else ""
@@ -155,26 +162,22 @@ class Session:
 
     def stop(self) -> None:
         """End the runner, and the child that it is waiting for."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process.stdin.close()
-            self.process.stdout.close()
-            self.process = None
-        if self.child:
+        process, child, self.process, self.child = self.process, self.child, None, 0
+        if process is not None:
+            process.kill()
+            process.wait()
+            process.stdin.close()
+            process.stdout.close()
+        if child:
             try:
-                os.killpg(self.child, signal.SIGKILL)
+                os.killpg(child, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 pass  # it ended with the runner
-        self.child = 0
 
     def reply(self, seconds: float) -> dict | None:
         """The runner's next line, or None where it ended or kept silent for so long."""
-        end = time.monotonic() + seconds
+        end, pipe = time.monotonic() + seconds, self.process.stdout.fileno()
         while b"\n" not in self.unread:
-            if self.process is None:
-                return None
-            pipe = self.process.stdout.fileno()
             ready = select.select([pipe], [], [], max(0.0, end - time.monotonic()))[0]
             data = os.read(pipe, 65536) if ready else b""
             if not data:
@@ -190,8 +193,10 @@ class Session:
             self.process.stdin.flush()
             self.child = (self.reply(patience) or {}).get("pid", 0)
             answer = self.reply(request["seconds"] + patience) if self.child else None
-        except (BrokenPipeError, ValueError):
+        except (OSError, ValueError, AttributeError):                 # the last: it was stopped in another thread
             answer = None
+        if self.closed:
+            raise SessionError("the session is over")
         if answer is None:
             self.stop()
         self.child = 0
