@@ -2,13 +2,14 @@
 
     python demos/benchmarks/odd_class.py            builds the class in a temporary folder and grades it, two at once
 
-Prints the time, the rows, what each kind got, and the load of the machine before and after. Right work must get full
+Prints the time, the rows, what each kind got, and the load of the machine before and after, since the time depends on it. Right work must get full
 marks, and everything that was handed in must have a row. The right ones are the worked solution of assignment 3.
 """
 
 import argparse
 import csv
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -71,10 +72,10 @@ def main() -> None:
         folder.mkdir()
         build(folder)
         n_entries, before, start = len(list(folder.iterdir())), os.getloadavg()[0], time.monotonic()
-        command = [sys.executable, str(ROOT / "demos" / "assignments" / "grade.py"), "3", str(folder), "--csv", str(file),
-                   "--seed", "1", "--jobs", str(asked.jobs)]
+        command = [sys.executable, str(ROOT / "demos" / "assignments" / "grade.py"), "3", str(folder), "--csv",
+                   str(file), "--seed", "1", "--jobs", str(asked.jobs)]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        taken = time.monotonic() - start
+        taken, used = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
         with open(file, newline="", encoding="utf-8") as opened:
             rows = list(csv.DictReader(opened))
     for row in rows:
@@ -82,8 +83,9 @@ def main() -> None:
               f"{(row['reason'] or row['warnings'])[:90]}")
     right = [row for row in rows if row["submission"].strip("'").startswith(("right", "carol", "Ada", "=HYP"))]
     full = sum(row["total"] == row["maximum"] for row in right)
-    print(f"\n{len(rows)} rows of {n_entries} entries in {taken:.0f} s, {asked.jobs} at once; {full} of {len(right)} right "
-          f"ones with full marks; load {before:.1f} before, {os.getloadavg()[0]:.1f} after; status {done.returncode}")
+    print(f"\n{len(rows)} rows of {n_entries} entries in {taken:.0f} s, {asked.jobs} at once, of which the processors "
+          f"worked {used.ru_utime + used.ru_stime:.0f} s; {full} of {len(right)} right ones with full marks; load "
+          f"{before:.1f} before, {os.getloadavg()[0]:.1f} after; status {done.returncode}")
     if done.returncode or len(rows) != n_entries or full != len(right):
         sys.exit(f"odd_class.py: a row is missing, or right work lost points {done.stderr[-500:]}")
 

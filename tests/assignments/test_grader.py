@@ -119,15 +119,6 @@ def test_what_one_function_does_costs_that_exercise_alone(session, tmp_path, nam
     assert triple.full, triple.output
 
 
-@pytest.mark.parametrize("number", [9, 19])
-def test_without_a_wall_the_runner_can_be_ended_or_stopped(without_wall, tmp_path, monkeypatch, number):
-    monkeypatch.setattr(session_module, "PATIENCE", 1.0)
-    source = f"import os\ndef double(x):\n    os.kill(os.getppid(), {number})\n    return 2 * x"
-    double, triple = graded(without_wall, tmp_path, source, seconds=1).exercises
-    assert double.points == 0 and "ended the grader's runner, or stopped it" in double.output
-    assert triple.full, triple.output
-
-
 FINE = {
     "float64": "def double(x):\n    return 2 * x.double()",
     "a gradient": "def double(x):\n    x = x.clone().requires_grad_()\n    return 2 * x",
@@ -197,7 +188,8 @@ def test_what_a_submission_leaves_running_is_ended(without_wall, tmp_path):
 
 def test_changing_the_graders_files_costs_the_exercise_and_is_reported(without_wall, tmp_path, guarded):
     before = guarded.read_text()
-    result = graded(without_wall, tmp_path, f"def double(x):\n    open({str(guarded)!r}, 'a').write('!')\n    return 2 * x")
+    source = f"def double(x):\n    open({str(guarded)!r}, 'a').write('!')\n    return 2 * x"
+    result = graded(without_wall, tmp_path, source)
     assert result.exercises[0].points == 0 and "files of the grader were changed" in result.exercises[0].output
     assert result.exercises[1].full
     assert any(f"0.2 double: files of the grader were changed while this ran: {guarded}" in warning

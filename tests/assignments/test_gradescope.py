@@ -1,7 +1,7 @@
 """The kit for Gradescope, laid out as Gradescope does it but under another root, and its two scripts run.
 
-What the scripts install is there already: pip3 and apt-get are stand-ins here that note what they are asked for, python3
-is the one that runs this test.
+What the scripts install is there already: pip3 and apt-get are stand-ins here that note what they are asked for,
+python3 is the one that runs this test.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ NORM = ("import torch\ndef layer_norm(x, gain, bias):\n"
 
 @pytest.fixture(scope="module")
 def autograder(tmp_path_factory):
-    """/autograder as it is for assignment 1: source/, run_autograder, submission/, results/; commands/ are stand-ins."""
+    """/autograder for assignment 1: source/, run_autograder, submission/, results/; the stand-ins are commands/."""
     root = tmp_path_factory.mktemp("autograder")
     assert grade.main(["1", "--gradescope", str(root / "kit.zip")]) == 0
     (root / "source").mkdir()

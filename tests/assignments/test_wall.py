@@ -5,6 +5,7 @@ demos/assignments/README.md has the table of all of them, with and without.
 """
 
 import ctypes
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ def model_call(generator):
 DOUBLE = Exercise("0.1 double", "double", 1, numbers, [Part("values", 1, agrees(0, lambda x: 2 * x))], seconds=30)
 TRIPLE = Exercise("0.2 triple", "triple", 1, numbers, [Part("values", 1, agrees(0, lambda x: 3 * x))], seconds=30)
 SCALES = Exercise("0.3 scales", "scales", 1, model_call, [Part("values", 1, agrees(
-    0, lambda model: th.ov_svd(th.Heads.of(model.load())).scale))], "tinyheads", ("ov_svd", "heads.thin_svd"), seconds=30)
+    0, lambda model: th.ov_svd(th.Heads.of(model.load())).scale))], "tinyheads", ("ov_svd", "heads.thin_svd"),
+    seconds=30)
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,8 @@ WAYS = {
         "                    memory.write(b'what I answered here!')\n"
         "        except (OSError, ValueError):\n            pass\n"), "opened /proc"),
     "10 a detached process that rewrites the results": Way(DOUBLE, DETACHED + (
-        "def work():\n    try:\n        os.kill(VICTIM, 9)\n    finally:\n        open(RESULTS, 'w').write('20 of 20')\n"
+        "def work():\n    try:\n        os.kill(VICTIM, 9)\n"
+        "    finally:\n        open(RESULTS, 'w').write('20 of 20')\n"
         "def double(x):\n    detached(work)\n"), "started a process"),
     "11 byte code for the next run": Way(DOUBLE, (
         "import os\ndef double(x):\n    os.makedirs(CACHE, exist_ok=True)\n"
@@ -137,7 +140,8 @@ WAYS = {
         "        except OSError:\n            pass\n"), "sent a signal to process"),
     "13 a survivor that ends what comes next": Way(DOUBLE, DETACHED + (
         "def work():\n    while True:\n        for pid in filter(str.isdigit, os.listdir('/proc')):\n"
-        "            if int(pid) not in (1, os.getpid()) and b'runner.py' in open(f'/proc/{pid}/cmdline', 'rb').read():\n"
+        "            command = open(f'/proc/{pid}/cmdline', 'rb').read()\n"
+        "            if int(pid) not in (1, os.getpid()) and b'runner.py' in command:\n"
         "                os.kill(int(pid), 9)\n        time.sleep(0.05)\n"
         "def double(x):\n    detached(work)\n"), "left 1 process running"),
     "14 a survivor that copies the next one's file": Way(DOUBLE, DETACHED + (
@@ -190,8 +194,8 @@ def tried(session, folder, way):
     constants = f"VICTIM = {victim.pid}\n" + "".join(f"{name} = {str(path)!r}\n" for name, path in paths.items())
     MEMORY.value = MARK
     try:
-        result = graded(session, folder, f"odd {folder.name}", constants + way.source + "\ndef triple(x):\n    return 3 * x\n",
-                        [way.exercise, TRIPLE])
+        source = constants + way.source + "\ndef triple(x):\n    return 3 * x\n"
+        result = graded(session, folder, f"odd {folder.name}", source, [way.exercise, TRIPLE])
         after = graded(session, folder, "next", RIGHT, [DOUBLE, SCALES])
         harm = [name for name, path in paths.items() if path.exists()]
         harm += ["killed"] if victim.poll() is not None else []
@@ -225,11 +229,20 @@ def test_without_the_wall_the_library_has_nothing_to_be_found_either(no_wall, tm
     assert result.exercises[0].points == 0 and harm == [] and result.fence == "process limits"
 
 
+def test_without_the_wall_the_runner_can_be_killed_which_costs_that_exercise_and_is_told(no_wall, tmp_path):
+    source = ("import os\ndef double(x):\n    os.kill(os.getppid(), 9)\n    return 2 * x\n"
+              "def triple(x):\n    return 3 * x\n")
+    result = graded(no_wall, tmp_path, "kills", source, [DOUBLE, TRIPLE])
+    assert [mark.points for mark in result.exercises] == [0, 1]
+    assert "ended the grader's runner, or stopped it" in result.exercises[0].output
+    assert any("it ended the grader's runner" in each for each in result.warnings)
+
+
 def test_behind_the_wall_there_is_no_network_and_little_to_read(session, tmp_path):
     source = ("import os, socket\ndef double(x):\n    print(sorted(os.listdir('/')), os.getuid(), os.listdir('/tmp'))\n"
               "    print([each for each in os.listdir('/proc') if each.isdigit()])\n"
               "    socket.create_connection(('127.0.0.1', PORT), 2)\n")
-    with __import__("socket").create_server(("127.0.0.1", 0)) as server:
+    with socket.create_server(("127.0.0.1", 0)) as server:
         result = graded(session, tmp_path, "looks", source.replace("PORT", str(server.getsockname()[1])), [DOUBLE])
     said = result.exercises[0].output
     assert "OSError: [Errno 101] Network is unreachable" in said and "'home'" not in said and "['1', '2']" in said
@@ -253,9 +266,9 @@ def test_functions_are_closed_in_the_text_of_the_copy(tmp_path):
     assert "raise ImportError" not in (package / "known_circuits.py").read_text()    # called while it is imported
     assert not list(package.rglob("__main__*")) and list(package.rglob("*.pyc"))
     text = "@cached\ndef f(x):\n    'What f is.'\n    return 1 + x\n\ndef g():\n    return 2\n"
-    assert without(text, {"f": "f"}) == ("def f(x):\n    \"\"\"What f is.\"\"\"\n    raise ImportError('tinyheads.f cannot "
-                                         "be used here: this exercise is to write this yourself')\n\ndef g():\n"
-                                         "    return 2")
+    assert without(text, {"f": "f"}) == (
+        "def f(x):\n    \"\"\"What f is.\"\"\"\n    raise ImportError('tinyheads.f cannot be used here: this exercise "
+        "is to write this yourself')\n\ndef g():\n    return 2")
     for name in ("basis.no_such", "Heads", "OPENAI_SIZES"):
         with pytest.raises((ValueError, ImportError)):
             copy_without((name,), tmp_path / "again")

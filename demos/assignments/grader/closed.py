@@ -1,7 +1,7 @@
 """The library without what an exercise asks for: a copy in which those functions have no body.
 
 The text of such a function is exchanged for its docstring and a `raise`, in the copy's source, before anything imports
-it. So there is nothing to find: not in the files, in a module that is loaded anew, in a frame, in gc, in another process.
+it. So there is nothing to find: not in the files, in a module loaded anew, in a frame, in gc, in another process.
 A function that stays open and calls a closed one raises, too: what is left open is left open with all that it calls
 (grading.all_but). What a module calls while it is imported keeps its body: today known_circuits.heads_named, which
 reads names such as "9.6".

@@ -1,4 +1,4 @@
-"""The copies that the runner works with, in a temporary folder: its own files, models, and the library as it may be used.
+"""The copies that the runner works with, in a temporary folder: its own files, models, the library as it may be used.
 
 Nothing else of this checkout is ever named to the runner. The copies are hashed around every exercise.
 """
@@ -88,7 +88,7 @@ class Copies:
         return self.root / "models" / hashlib.sha256(key.encode()).hexdigest()[:16]
 
     def with_paths(self, value: object, used: set[str]) -> object:
-        """An argument with models and tokenizers replaced by where the runner finds them; `used` gains these folders."""
+        """An argument with models and tokenizers replaced by their folders for the runner; `used` gains these."""
         if isinstance(value, (Model, TokenizerOf)):
             model = value if isinstance(value, Model) else Model(value.name)
             key = id(model.source) if isinstance(model.source, th.GPT2) else str(model.source)

@@ -90,7 +90,7 @@ class Session:
         self.root = Path(tempfile.mkdtemp(prefix="tinyheads-grading-")).resolve()
         self.copies = Copies(self.root)
         self.guarded_hashes = hashes(self.guarded)
-        self.user = 61184 + os.getpid() % 4096                        # nobody's number: processes end by it, all of them
+        self.user = 61184 + os.getpid() % 4096                        # nobody else's number
         self.fence, self.instead = "", ""
         self.asked_fence = fence
 
