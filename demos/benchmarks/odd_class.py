@@ -2,8 +2,9 @@
 
     python demos/benchmarks/odd_class.py            builds the class in a temporary folder and grades it, two at once
 
-Prints the time, the rows, what each kind got, and the load of the machine before and after, since the time depends on it. Right work must get full
-marks, and everything that was handed in must have a row. The right ones are the worked solution of assignment 3.
+Prints the rows, the time, the processors' share of it, and the load of the machine, on which the time depends. Right
+work must get full marks, and everything that was handed in must have a row. The right ones are the worked solution of
+assignment 3.
 """
 
 import argparse
