@@ -4,7 +4,8 @@
 
 Without --model each chapter takes the best it can use: a whole model to run, OpenAI's attention weights to
 read. Each chapter leaves its results in `out/results_<its number>.json`; all of them together go to
-`out/results.json`, the figures to `out/contact_sheet.png`.
+`out/results.json`, the figures to `out/contact_sheet.png`, and a page to share to `out/report.md` and, as one file with
+its pictures, to `out/report.html`.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 
 from common import Result, options, results_file, run_chapter, say
+from shared_page import Section, share
 from tinyheads import plots
 from tinyheads.files.array_file import write_atomically
 from tinyheads.files.command import one_line_errors
@@ -59,6 +61,9 @@ def main() -> None:
     figures = [Path(figure) for figure in dict.fromkeys(row["figure"] for row in rows) if figure]
     sheet = plots.save_figure(plots.contact_sheet(figures), out / "contact_sheet.png")
 
+    sections = [Section(number, CLAIMS[number], [Result(**row) for row in kept[number]]) for number in arguments.only]
+    page = share(out, sections, time.perf_counter() - start, arguments.model)
+
     say("\n===== summary =====")
     for number in arguments.only:
         say(f"\n{number}. {CLAIMS[number]}")
@@ -66,7 +71,7 @@ def main() -> None:
             say(f"   - {result.chapter[2:]}: {result.measured}\n"
                 f"     [{result.model}; {result.sample}; {Path(result.figure).name}]")
     say(f"\n{len(arguments.only)} chapters in {time.perf_counter() - start:.0f} s; table: {out / 'results.json'}; "
-        f"figures: {sheet}")
+        f"figures: {sheet}; a page to share: {page}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The demos run from a plain shell, on whatever weights there are, and leave their figures."""
 
+import html
 import json
 import os
 import subprocess
@@ -33,6 +34,9 @@ def test_the_demos_run_on_the_bundled_model_and_their_results_are_kept(tmp_path)
     chapters = [json.loads((tmp_path / f"results_{number}.json").read_text()) for number in range(4)]
     assert [{**row, "claim": None} for row in results] == [{**row, "claim": None} for rows in chapters for row in rows]
     assert (tmp_path / "contact_sheet.png").read_bytes().startswith(PNG)
+    pages = [(tmp_path / name).read_text(encoding="utf-8") for name in ("report.md", "report.html")]
+    assert all(html.escape(text) in pages[1] for result in results for text in (result["claim"], result["measured"]))
+    assert all(result["claim"] in pages[0] and Path(result["figure"]).name in pages[0] for result in results)
     for result in results:
         assert result["claim"]
         assert result["model"] and result["sample"] and result["measured"]

@@ -38,7 +38,7 @@ OPEN = {
 OPEN["4.7"] = OPEN["4.5"] | {"ablation.inhibition_scores", "ablation.remove_components", "ablation.check_component",
                              "ablation.preference", "last_token.patterns_at_end", "last_token.seen_at_end"}
 NO_ANALYSIS = {"config", "errors", "stream", "generation", "model", "heads", "prompts", "words", "positions", "plots",
-               "plots_of_space"}
+               "plots_of_space", "published", "check"}
 CLOSED_TOO = {"5.4": {"positions.changed_at"}, "5.7": {"plots_of_space.draw_regions"}, "6.1": {"positions.changed_at"}}
 
 
