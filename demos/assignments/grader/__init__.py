@@ -14,6 +14,13 @@ with what the library computes. Read in this order:
     returned.py    what that process handed back, read without trusting it
     runner.py      the process itself: it calls the submission's functions, within limits
     values.py      how arguments and answers travel between the two, without pickles
+    copies.py      the files that process works with: models, the library as it may be used, what else it may see
+    closed.py      a copy of the library without what an exercise asks for
+    wall.py        namespaces around a submission: what it cannot see it cannot use
+    watching.py    waiting for a process, and ending it with all that it started
+    noticed.py     what a submission tries that no exercise asks for
+    folder.py      several submissions at a time
+    gradescope.py  the zip that Gradescope is given
     handed_in.py   what lies in a folder of submissions, and why some of it cannot be graded
     notebook.py    a notebook's code cells as a submission
     reports.py     what is told of marks: table, CSV, feedback, Gradescope's JSON; late work

@@ -4,6 +4,7 @@ import math
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Callable
 
 import torch
 
@@ -70,13 +71,14 @@ class ExerciseMark:
 
 @dataclass(frozen=True)
 class Marks:
-    """A submission's marks. seed: the inputs' seed."""
+    """A submission's marks. seed: the inputs' seed; fence: what stood around it (session.FENCES)."""
 
     submission: str
     assignment: Assignment
     seed: int
     exercises: list[ExerciseMark]
     warnings: list[str] = field(default_factory=list)
+    fence: str = ""
 
     @property
     def points(self) -> float:
@@ -110,14 +112,20 @@ def draw(assignment: Assignment, seed: int, only: list[Exercise] | None = None) 
 
 
 def grade(session: Session, assignment: Assignment, submission: Submission, seed: int,
-          calls: list[list[Call]] | None = None) -> Marks:
+          calls: list[list[Call]] | None = None, so_far: Callable[[Marks], None] | None = None) -> Marks:
     """Run all exercises of a submission; once its last process has ended, look at the answers.
 
     An exercise that lost points and calls others that did is run again with ours in their place (stand_ins.py).
+    so_far: is given the marks of the exercises that have been run once, after each of them.
     """
     calls = draw(assignment, seed) if calls is None else calls
     n_warnings = len(session.warnings)
-    runs = [session.run(exercise, those, submission) for exercise, those in zip(assignment.exercises, calls)]
+    runs, early = [], []
+    for exercise, those in zip(assignment.exercises, calls):
+        runs.append(session.run(exercise, those, submission))
+        if so_far:
+            early.append(marked(exercise, those, runs[-1]))
+            so_far(Marks(submission.name, assignment, seed, [*early], session.warnings[n_warnings:], session.fence))
     called = functions_called(submission.main)
     again = not never_imported(session, submission, runs)
     marks: dict[int, ExerciseMark] = {}
@@ -136,7 +144,7 @@ def grade(session: Session, assignment: Assignment, submission: Submission, seed
         if exercise.note:
             marks[k] = noted(marks[k], exercise.note)
     in_order = [marks[k] for k in range(len(runs))]
-    return Marks(submission.name, assignment, seed, in_order, session.warnings[n_warnings:])
+    return Marks(submission.name, assignment, seed, in_order, session.warnings[n_warnings:], session.fence)
 
 
 def never_imported(session: Session, submission: Submission, runs: list[Run]) -> bool:
