@@ -24,7 +24,8 @@ EQUIVALENT = {
     2: [
         ("split_heads", r"D = c_proj\.shape\[-?1\]|D = c_attn\.shape\[0\]", "c_proj is square, and c_attn as long"),
         ("", r".*\.transpose\(1, 0\).*", SAME_AXES),
-        ("attention_pattern", r"bare = (x|\(x \+ x\.mean\(-1, keepdim=True\)\)|\(x - x\.sum\(-1, .*\)\)) / .*\+ 1e-05\)\.sqrt\(\)",
+        ("attention_pattern",
+         r"bare = (x|\(x \+ x\.mean\(-1, keepdim=True\)\)|\(x - x\.sum\(-1, .*\)\)) / .*\+ 1e-05\)\.sqrt\(\)",
          "the columns of folded weights have mean 0: whatever is the same in all of x[t] is not read"),
         ("attention_pattern", r"bare = .*x\.(mean|var)\(1, .*", "of two axes, the last is axis 1"),
         ("attention_pattern", r".*softmax\(dim=1\)", "of two axes, the last is axis 1"),

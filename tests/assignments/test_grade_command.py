@@ -139,7 +139,7 @@ def test_the_command_writes_what_gradescope_reads(folder, tmp_path):
         assert set(test) == {"name", "number", "score", "max_score", "status", "output", "output_format", "visibility"}
         assert test["status"] == ("passed" if test["score"] == test["max_score"] else "failed")
     assert sum(test["score"] for test in results["tests"]) == results["score"]
-    assert [test["number"] for test in results["tests"]] == [f"1.{k}" for k in range(1, 8)]
+    assert [test["number"] for test in results["tests"]] == [f"1.{k}" for k in range(1, 10)]
     assert results["stdout_visibility"] == "hidden" and results["output_format"] == "text"
     assert set(results["extra_data"]) == {"seed", "fence", "warnings"}
     assert results["tests"][1]["output"].startswith("values: 0 of 1.5. not implemented yet")

@@ -42,7 +42,7 @@ def test_a_forgotten_keepdim_costs_no_other_exercise(session, tmp_path):
     assert without_points(result) == ["layer_norm"]
     told = ("Graded with our layer_norm in place of yours, which lost points: layer_norm (1.1 LayerNorm).")
     assert {mark.exercise.function: mark.note for mark in result.exercises if mark.note} == {
-        "residual_stream": told, "logit_attribution": told}
+        "residual_stream": told, "logit_attribution": told, "order_of_removal": told}
     assert f"    {told}" in table(result).splitlines()
 
 
@@ -62,7 +62,7 @@ def test_a_slip_of_its_own_still_costs_and_is_named(session, tmp_path):
     behind = RAISES.format(name="layer_norm")
     result = graded(session, tmp_path, 1, reference(1, "(bias @ u).expand", "(0 * bias @ u).expand", behind))
     assert without_points(result) == ["layer_norm", "logit_attribution"]
-    last = result.exercises[-1]
+    last = next(mark for mark in result.exercises if mark.exercise.function == "logit_attribution")
     assert last.points == 0.5 and "Graded with our layer_norm" in last.note and "ValueError" not in last.output
 
 
@@ -79,7 +79,7 @@ def test_where_ours_does_not_fit_the_better_marks_stay(session, tmp_path):
 def test_where_there_is_no_worked_solution_the_table_says_so(session, tmp_path, monkeypatch):
     monkeypatch.setattr(marks, "worked_solution", lambda number: None)
     result = graded(session, tmp_path, 1, reference(1, behind=RAISES.format(name="layer_norm")))
-    assert without_points(result) == ["layer_norm", "residual_stream", "logit_attribution"]
+    assert without_points(result) == ["layer_norm", "residual_stream", "logit_attribution", "order_of_removal"]
     assert "Graded with your own layer_norm (1.1 LayerNorm), which lost points: mend that first." in table(result)
 
 

@@ -1,8 +1,8 @@
 """Checks of 6.6: are the figures of the judgement the student's own, and are they quoted? What it says a person reads.
 
 A submission whose functions are right prints what recorded.py holds, so that no run is needed. Where HOLDS,
-TRAIN_LENGTH or the functions are others, the starter's `main` is run with the submission's own, and the figures are what it
-prints.
+TRAIN_LENGTH or the functions are others, the starter's `main` is run with the submission's own, and the figures are
+what it prints.
 """
 
 import ast
