@@ -63,7 +63,7 @@ def test_the_scripts_set_up_and_grade(autograder):
     done = run(autograder, "run_autograder")
     assert done.returncode == 0, done.stderr
     results = json.loads((autograder / "results" / "results.json").read_text())
-    assert results["score"] == 2 and [test["number"] for test in results["tests"]] == [f"1.{k}" for k in range(1, 8)]
+    assert results["score"] == 2 and [test["number"] for test in results["tests"]] == [f"1.{k}" for k in range(1, 10)]
     assert results["extra_data"]["fence"] and "1.1 LayerNorm" in done.stdout
     for name in ("source", "submission", "results"):
         assert (autograder / name).stat().st_mode & 0o077 == 0         # for the submission's own user there is nothing
@@ -104,4 +104,4 @@ def test_a_kit_that_cannot_be_written_is_one_line(arguments, says, capsys):
 def test_it_is_one_or_the_other(arguments, capsys):
     with pytest.raises(SystemExit):
         grade.main(arguments)
-    assert "say what to grade" in capsys.readouterr().err
+    assert "say what is to be graded" in capsys.readouterr().err

@@ -125,8 +125,8 @@ def test_one_exercise_gets_the_inputs_it_has_among_all(tmp_path, capsys):
         assert grade.main(["1", str(tmp_path / "ada.py"), "--seed", "5", *more]) == 0
     told = [line for line in capsys.readouterr().out.splitlines() if "ValueError" in line]
     assert len(told) > 1 and told[:len(told) // 2] == told[len(told) // 2:]
-    assert grade.main(["1", str(tmp_path / "ada.py"), "--only", "1.9"]) == 2
-    assert "has no exercise '1.9'; it has 1.1, 1.2" in capsys.readouterr().err
+    assert grade.main(["1", str(tmp_path / "ada.py"), "--only", "1.10"]) == 2
+    assert "has no exercise '1.10'; it has 1.1, 1.2" in capsys.readouterr().err
 
 
 # --- check() ------------------------------------------------------------------------------------------------

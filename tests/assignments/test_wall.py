@@ -41,7 +41,7 @@ def model_call(generator):
 DOUBLE = Exercise("0.1 double", "double", 1, numbers, [Part("values", 1, agrees(0, lambda x: 2 * x))], seconds=30)
 TRIPLE = Exercise("0.2 triple", "triple", 1, numbers, [Part("values", 1, agrees(0, lambda x: 3 * x))], seconds=30)
 SCALES = Exercise("0.3 scales", "scales", 1, model_call, [Part("values", 1, agrees(
-    0, lambda model: th.ov_svd(th.Heads.of(model.load())).scale))], "tinyheads", ("ov_svd", "heads.thin_svd"),
+    0, lambda model: th.ov_svd(th.Heads.of(model)).scale))], "tinyheads", ("ov_svd", "heads.thin_svd"),
     seconds=30)
 
 

@@ -53,8 +53,9 @@ def score_compress(call: Posed, output: object) -> tuple[float, str]:
     OV, (D, _) = W_V @ W_O, W_V.shape
     if not isinstance(output, (list, tuple)) or len(output) != 2:
         raise Wrong(f"the result should be two matrices: (W_V [{D}, {m}], W_O [{m}, {D}])")
-    for each, shape, what in zip(output, ([D, m], [m, D]), ("the narrow W_V", "the narrow W_O")):
-        same_shape(each, shape, "", what)
+    output = [same_shape(each, shape, "", what) for each, shape, what
+              in zip(output, ([D, m], [m, D]), ("the narrow W_V", "the narrow W_O"))]
+    for each, what in zip(output, ("the narrow W_V", "the narrow W_O")):
         if not each.is_floating_point() or not each.isfinite().all():
             raise Wrong(f"{what} holds nan or inf, or no floats")
     U, S, Vh = torch.linalg.svd(OV)

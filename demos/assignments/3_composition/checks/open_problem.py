@@ -55,7 +55,7 @@ def plain(heads: dict[str, Tensor]) -> Tensor:
 
 
 def score_edges(call: Posed, output: object) -> tuple[float, str]:
-    same_shape(output, [L, H, L, H], "writer's layer, head, reader's layer, head", "the scores")
+    output = same_shape(output, [L, H, L, H], "writer's layer, head, reader's layer, head", "the scores")
     if not output.is_floating_point() or output[LATER].isnan().any():
         raise Wrong("the scores should be floats, without nan where the reader is in a later layer")
     yours, by_composition = (roc_area(each[LATER], call.truth[LATER]) for each in (output, plain(*call.args)))

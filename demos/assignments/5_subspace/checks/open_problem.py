@@ -33,8 +33,9 @@ def score_plane(call: Posed, output: object) -> tuple[float, str]:
     D, N = model.config.n_embd, found_on.candidates.shape[1]
     if not isinstance(output, (list, tuple)) or len(output) != 2:
         raise Wrong(f"the result should be two tensors: (basis [2, {D}], codes [{N}, 2])")
-    for each, shape, what in zip(output, ([2, D], [N, 2]), ("the basis", "the codes")):
-        same_shape(each, shape, "", what)
+    output = [same_shape(each, shape, "", what) for each, shape, what
+              in zip(output, ([2, D], [N, 2]), ("the basis", "the codes"))]
+    for each, what in zip(output, ("the basis", "the codes")):
         if not each.is_floating_point() or not each.isfinite().all():
             raise Wrong(f"{what} should be floats, without nan or inf")
     basis, codes = (each.float() for each in output)

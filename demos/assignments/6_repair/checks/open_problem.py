@@ -52,7 +52,7 @@ def repaired(broken: th.GPT2, head: th.Head, W_O: Tensor) -> th.GPT2:
 
 def score_repair(call: Posed, output: object) -> tuple[float, str]:
     (_, circuit, *_, bound), (whole, broken, (prompts, text)) = call.args, call.truth
-    same_shape(output, [broken.config.d_head, broken.config.n_embd], "d_head d_model", "the new W_O")
+    output = same_shape(output, [broken.config.d_head, broken.config.n_embd], "d_head d_model", "the new W_O")
     if not output.is_floating_point() or not output.isfinite().all():
         raise Wrong("the new W_O should be floats, without nan or inf")
     model = repaired(broken, circuit.inhibition[0], output.float())
