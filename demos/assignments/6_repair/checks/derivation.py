@@ -49,7 +49,8 @@ def shape_least(calls: list[Call], outputs: Outputs) -> None:
 def exact(calls: list[Call], outputs: Outputs) -> None:
     """hold = 0 and fewer vectors than dimensions: the coordinates are set, and nothing outside the subspace."""
     z, wanted, basis, _ = calls[0].args
-    written = z @ outputs[0].float()                                                # [n, D]
+    change = same_shape(outputs[0], [z.shape[1], basis.shape[1]], "d_head d_model", "the change of W_O")
+    written = z @ change.float()                                                    # [n, D]
     close(written @ basis.T, wanted, 1e-2, (), "with hold = 0, the coordinates that the change adds", SEE)
     if (written - written @ basis.T @ basis).norm() > 1e-2 * written.norm():
         raise Wrong(f"the change writes outside the subspace too. See {SEE}")
