@@ -34,7 +34,7 @@ def before_end(model: GPT2, prompts: Prompts) -> Cache:
     if T == 1:
         raise TaskError("nothing stands before END in prompts of one token")
     cache = Cache()
-    model(prompts.tokens[:, :-1], cache=cache)
+    model.final(prompts.tokens[:, :-1], cache=cache)                                 # logits are not needed
     return cache
 
 
@@ -74,7 +74,7 @@ def seen_at_end(model: GPT2, prompts: Prompts, names: Sequence[str], of: str,
             return value
         return Edit(name, keep, of=of)
 
-    model(prompts.tokens, Stream(edits=[*edits, *(look(name) for name in names)]))
+    model.final(prompts.tokens, Stream(edits=[*edits, *(look(name) for name in names)]))    # logits are not needed
     return [seen[name] for name in names]
 
 

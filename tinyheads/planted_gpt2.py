@@ -27,7 +27,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tinyheads.basis import random_subspace
 from tinyheads.circuit import Circuit
 from tinyheads.config import GPT2Config
 from tinyheads.errors import ConfigError, TaskError
@@ -39,7 +38,7 @@ from tinyheads.prompts import ioi, laundry_list
 from tinyheads.words import ITEMS, NAMES, single_tokens
 
 SIZE = 1000.0                                # length of one feature in the embedding; a real head writes about 30
-CONSTANT = 5.0                               # of the constant direction, in features
+CONSTANT = 8.0                               # of the constant direction, in features
 FREQUENCIES = (0.346, 0.642, 0.779, 1.263, 1.549, 1.594, 1.955, 2.011, 2.129, 2.199, 2.581, 2.613)  # radians a token,
 # chosen so that no two places 4 to 99 tokens apart look alike: the mean cosine of their distance is at most 0.33
 STRENGTHS = (3.0, 2.5, 2.0)                  # of the three dimensions of the channel
@@ -75,6 +74,23 @@ class PlantedGPT2:
         """The inhibition and the mover heads, as `find_circuit` should find them."""
         return Circuit(self.inhibition, self.movers)
 
+    def codes_at_end(self, n_items: int) -> Tensor:
+        """What END should hold in the channel when each of n_items places is left, less the mean over places: [N, 3].
+
+        In the lists of N items all are crossed off but one: minus the mean of N - 1 codes is code / (N - 1), and what
+        is the same for all places.
+        """
+        codes = self.codes[torch.arange(n_items) % self.capacity]                      # [N, 3]
+        return SIZE * torch.tensor(STRENGTHS) * (codes - codes.mean(dim=0)) / (n_items - 1)
+
+    def described(self) -> dict[str, object]:
+        """What was planted, as planted.json has it."""
+        names = lambda heads: [str(head) for head in heads]
+        return {"duplicate-token heads": names(self.duplicate), "inhibition heads": names(self.inhibition),
+                "list head": str(self.list_head), "mover heads": names(self.movers),
+                "components": names(self.components), "read by the movers": not self.removed,
+                "capacity": self.capacity, "codes": self.codes.tolist(), "channel": self.channel.tolist()}
+
 
 @torch.no_grad()
 def plant(tokenizer: Tokenizer, seed: int = 0, config: GPT2Config | None = None, real: Heads | None = None,
@@ -93,14 +109,15 @@ def plant(tokenizer: Tokenizer, seed: int = 0, config: GPT2Config | None = None,
     D, K, W = config.n_embd, config.d_head, words_width(config)
     sizes = {"channel": 3, "listed": 3, "place": 3, "seen": 3, "flags": len(FLAGS), "word": W,
              "phase": 2 * len(FREQUENCIES)}
-    built = random_subspace(D, sum(sizes.values()), seed)                              # [all, D]
+    drawn = torch.randn(sum(sizes.values()), D, generator=draw)
+    built = torch.linalg.qr((drawn - drawn.mean(dim=1, keepdim=True)).T).Q.T           # [all, D], of mean 0 over D
     space = dict(zip(sizes, built.split(list(sizes.values()))))                        # {name: [n, D]}
     flag = {name: row[None] for name, row in zip(FLAGS, space["flags"])}               # {name: [1, D]}
     codes = place_codes(capacity, draw)                                                # [capacity, 3]
     model = GPT2(config, seed=seed).requires_grad_(False)                              # the MLPs stay as drawn: faint
-    unit = math.sqrt(D) / math.sqrt(CONSTANT**2 + 4)     # what a feature of length SIZE measures behind LayerNorm
+    unit = math.sqrt(D) / math.sqrt(CONSTANT**2 + 3.25)     # what a feature of length SIZE measures behind LayerNorm
     embed(model, tokenizer, space, flag, codes, built, draw)
-    model.ln_f.weight.fill_(3 / (unit * SIZE))           # logits of a few tens, whatever SIZE is
+    model.ln_f.weight.fill_(4 / (unit * SIZE))           # logits of a few tens, whatever SIZE is
 
     heads = Heads.of(model) if real is None else real
     heads = noise_heads(heads, draw) if real is None else heads
@@ -121,22 +138,22 @@ def plant(tokenizer: Tokenizer, seed: int = 0, config: GPT2Config | None = None,
     for head in roles["duplicate"]:
         share = 1 / len(roles["duplicate"])
         build(head, [(space["word"], space["word"], 60.0), (-space["phase"], space["phase"], 30.0), (*sink, 40.0)],
-              [(space["place"], space["seen"], 2 * share), (flag["item"] + flag["name"], flag["again"], share)])
+              [(space["place"], space["seen"], share), (flag["item"] + flag["name"], flag["again"], share / 2)])
     end = flag["end_list"] + flag["end_name"]                                          # [1, D]
     dimension = 0
     for head, rank in zip(roles["inhibition"], roles["ranks"]):
         target = space["channel"] if with_channel else away
-        build(head, [(end, flag["again"], 8.0), (*sink, 4.0)],
-              [(space["seen"][i:i + 1], -target[i:i + 1], STRENGTHS[i] / 2)
+        build(head, [(end, 2 * flag["again"], 8.0), (*sink, 4.0)],
+              [(space["seen"][i:i + 1], -target[i:i + 1], STRENGTHS[i])
                for i in range(dimension, dimension + rank)], above=int(torch.randint(4, (), generator=draw)))
         dimension += rank
     strengths = torch.tensor(STRENGTHS)[:, None]                                       # [3, 1]
-    build(roles["list"], [(flag["end_list"], flag["item"] - 2 * flag["again"], 8.0), (*sink, 4.0)],
+    build(roles["list"], [(flag["end_list"], flag["item"] - 4 * flag["again"], 8.0), (*sink, 4.0)],
           [(space["place"][i:i + 1], space["listed"][i:i + 1], LIST_STRENGTH * STRENGTHS[i]) for i in range(3)])
     for head in roles["movers"]:
         asked = (space["channel"] + space["listed"] / LIST_STRENGTH) / strengths       # [3, D]
-        build(head, [(asked, space["place"], 100.0), (flag["end_list"], flag["item"] - 2 * flag["again"], 12.0),
-                     (flag["end_name"], flag["name"] - 2 * flag["again"], 12.0), (*sink, 6.0)],
+        build(head, [(asked, space["place"], 100.0), (flag["end_list"], flag["item"] - 4 * flag["again"], 12.0),
+                     (flag["end_name"], flag["name"] - 4 * flag["again"], 12.0), (*sink, 6.0)],
               [(space["word"], space["word"], 8 / len(roles["movers"]))])
     return PlantedGPT2(model, roles["duplicate"], roles["inhibition"], roles["list"], roles["movers"],
                        carrying(model, roles["inhibition"], space["channel"] if with_channel else away),
@@ -202,7 +219,7 @@ def embed(model: GPT2, tokenizer: Tokenizer, space: dict[str, Tensor], flag: dic
         if (prompts.positions != prompts.positions[0]).any() or not isinstance(prompts.end, int):
             raise TaskError("this tokenizer does not put the words of all prompts at the same positions")
     wte, wpe = model.wte.weight, model.wpe.weight
-    wte.copy_(outside(torch.randn(wte.shape, generator=draw), built) + CONSTANT * flag["constant"])
+    wte.copy_(0.5 * outside(torch.randn(wte.shape, generator=draw), built) + CONSTANT * flag["constant"])
     ids = {kind: [tokenizer.encode(f" {word}")[0] for word in single_tokens(tokenizer, words, 2, f"{kind}s")]
            for kind, words in (("item", ITEMS), ("name", NAMES))}
     every = list(dict.fromkeys(ids["item"] + ids["name"]))

@@ -27,7 +27,7 @@ def logits_at_end(model: GPT2, prompts: Prompts, batch: int = 256) -> Tensor:
     check_count("batch", batch, 1)
     ends = places(prompts.end, *prompts.tokens.shape)[:, 0]                                         # [B]
     batches = zip(prompts.tokens.split(batch), ends.split(batch))
-    return torch.cat([at(model(tokens), end).cpu() for tokens, end in batches])
+    return torch.cat([(at(model.final(tokens), end) @ model.unembedding.T).cpu() for tokens, end in batches])
 
 
 def correct(logits: Tensor, prompts: Prompts, among: str = "candidates") -> Tensor:
