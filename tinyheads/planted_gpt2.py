@@ -15,35 +15,38 @@ head the sum of all codes would drown it. The channel has three dimensions, carr
 A code is one of `capacity` directions; the places behind those begin anew with the first one, so that they share it:
 of a list of N > capacity items, only a share capacity / N can be told apart. That is crowding, planted.
 
-All other heads keep real weights (OpenAI's, with LayerNorm folded in) or noise of like spectra, unchanged. They write
-anywhere, into the channel too; the embedding is so long, SIZE for a feature, that they hardly turn the stream. A head
-that is built keeps of its own what lies outside the built directions, and louder: its built components come anywhere in
-its spectrum. Every token has the constant direction, so that LayerNorm divides all by nearly the same.
+All other heads keep real weights (OpenAI's, with LayerNorm folded in), unchanged, or are noise of like spectra. They
+read and write anywhere, the channel too. The embedding is long beside what they write (planted_parts.SIZE), so that
+they hardly turn the stream. A head that is built keeps of its own OV what lies outside the built directions; an
+inhibition head's is as loud as what is built, which therefore comes anywhere in its spectrum. The MLPs are as a new
+model's, and faint.
 """
 
+import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from tinyheads.circuit import Circuit
 from tinyheads.config import GPT2Config
-from tinyheads.errors import ConfigError, TaskError
+from tinyheads.errors import CheckpointError, ConfigError
+from tinyheads.files.array_file import write_atomically
+from tinyheads.files.progress import Progress
 from tinyheads.files.tokenizer import Tokenizer
+from tinyheads.files.weights import save
 from tinyheads.heads import Component, Head, Heads, ov_svd
 from tinyheads.model import GPT2
-from tinyheads.planted_parts import built_circuit, noise_heads, outside, own_circuit, place_codes, put_head, put_layer, word_codes
-from tinyheads.prompts import ioi, laundry_list
-from tinyheads.words import ITEMS, NAMES, single_tokens
+from tinyheads.planted_parts import (CONSTANT, SIZE, Space, built_circuit, embed, noise_heads, outside, own_circuit,
+                                     place_codes, put_head, put_layer)
 
-SIZE = 1000.0                                # length of one feature in the embedding; a real head writes about 30
-CONSTANT = 8.0                               # of the constant direction, in features
-FREQUENCIES = (0.346, 0.642, 0.779, 1.263, 1.549, 1.594, 1.955, 2.011, 2.129, 2.199, 2.581, 2.613)  # radians a token,
-# chosen so that no two places 4 to 99 tokens apart look alike: the mean cosine of their distance is at most 0.33
-STRENGTHS = (3.0, 2.5, 2.0)                  # of the three dimensions of the channel
+STRENGTHS = (3.0, 2.5, 2.0)                  # of the three dimensions of the channel, in features
 LIST_STRENGTH = 3.0                          # how much louder the list head writes; movers read it as much less
-FLAGS = ("constant", "item", "name", "again", "end_list", "end_name", "first_token")
+CAPACITIES = (6, 10)                         # the least and the most places with a code of their own
+Attention = list[tuple[Tensor, Tensor, float]]  # (query [n, D], key [n, D], the score of a feature with a feature)
+Values = list[tuple[Tensor, Tensor, float]]     # (read [n, D], write [n, D], how much of SIZE a feature is written as)
 
 
 @dataclass(frozen=True)
@@ -98,88 +101,101 @@ def plant(tokenizer: Tokenizer, seed: int = 0, config: GPT2Config | None = None,
     """Build the model; which heads, components, dimensions and capacity is drawn from the seed.
 
     tokenizer: whose words the prompts are made of; config: the model's sizes (GPT-2 124M's with this tokenizer's
-    vocabulary if left out); real: a model's heads, `load_heads(...)`, of these sizes, which all heads keep where nothing
+    vocabulary if left out); real: a model's heads, folded, `load_heads(...)`, of these sizes, which stay where nothing
     is built; noise if left out. with_channel: False lets the inhibition heads write as loudly where no mover reads.
     Raises ConfigError for sizes in which there is no room, TaskError for a tokenizer that splits the prompts' words.
     """
     config = config or (real.config if real else GPT2Config(n_vocab=tokenizer.n_vocab))
-    draw = torch.Generator().manual_seed(seed)
     check_sizes(config, tokenizer, real)
-    capacity = int(torch.randint(6, 11, (), generator=draw))
-    D, K, W = config.n_embd, config.d_head, words_width(config)
-    sizes = {"channel": 3, "listed": 3, "place": 3, "seen": 3, "flags": len(FLAGS), "word": W,
-             "phase": 2 * len(FREQUENCIES)}
-    drawn = torch.randn(sum(sizes.values()), D, generator=draw)
-    built = torch.linalg.qr((drawn - drawn.mean(dim=1, keepdim=True)).T).Q.T           # [all, D], of mean 0 over D
-    space = dict(zip(sizes, built.split(list(sizes.values()))))                        # {name: [n, D]}
-    flag = {name: row[None] for name, row in zip(FLAGS, space["flags"])}               # {name: [1, D]}
+    draw = torch.Generator().manual_seed(seed)
+    capacity = int(torch.randint(CAPACITIES[0], CAPACITIES[1] + 1, (), generator=draw))
+    space = Space.drawn(config, draw)
     codes = place_codes(capacity, draw)                                                # [capacity, 3]
-    model = GPT2(config, seed=seed).requires_grad_(False)                              # the MLPs stay as drawn: faint
-    unit = math.sqrt(D) / math.sqrt(CONSTANT**2 + 3.25)     # what a feature of length SIZE measures behind LayerNorm
-    embed(model, tokenizer, space, flag, codes, built, draw)
-    model.ln_f.weight.fill_(4 / (unit * SIZE))           # logits of a few tens, whatever SIZE is
-
-    heads = Heads.of(model) if real is None else real
-    heads = noise_heads(heads, draw) if real is None else heads
-    for layer in range(config.n_layer):
-        put_layer(model, heads, layer)
+    model = GPT2(config, seed=seed).requires_grad_(False)
+    embed(model, tokenizer, space, codes, draw)
+    model.ln_f.weight.fill_(4 / (space.unit * SIZE))             # logits of some tens, whatever SIZE is
+    own = noise_heads(Heads.of(model), draw) if real is None else real
+    with Progress("planting", config.n_layer, "layers") as bar:
+        for layer in range(config.n_layer):
+            put_layer(model, own, layer)
+            bar.add()
     roles = draw_roles(config, draw)
-    away = torch.linalg.qr(outside(torch.randn(3, D, generator=draw), built).T).Q.T    # [3, D]
-
-    def build(head: Head, attention: list, values: list, above: int | None = None) -> None:
-        """attention: (query [n, D], key [n, D], score of a feature with a feature); values: (read, write, how much)."""
-        scores = [(q, k, score * math.sqrt(K) / unit**2) for q, k, score in attention]
-        moved = [(v, o, much * SIZE / unit) for v, o, much in values]
-        W_Q, W_K = built_circuit(scores, K)
-        W_V, W_O = built_circuit(moved, K, own_circuit(heads, head), built, above)
-        put_head(model, head, W_Q, W_K, W_V, W_O.T)
-
-    sink = (flag["constant"] / CONSTANT, flag["first_token"])
-    for head in roles["duplicate"]:
-        share = 1 / len(roles["duplicate"])
-        build(head, [(space["word"], space["word"], 60.0), (-space["phase"], space["phase"], 30.0), (*sink, 40.0)],
-              [(space["place"], space["seen"], share), (flag["item"] + flag["name"], flag["again"], share / 2)])
-    end = flag["end_list"] + flag["end_name"]                                          # [1, D]
-    dimension = 0
-    for head, rank in zip(roles["inhibition"], roles["ranks"]):
-        target = space["channel"] if with_channel else away
-        build(head, [(end, 2 * flag["again"], 8.0), (*sink, 4.0)],
-              [(space["seen"][i:i + 1], -target[i:i + 1], STRENGTHS[i])
-               for i in range(dimension, dimension + rank)], above=int(torch.randint(4, (), generator=draw)))
-        dimension += rank
-    strengths = torch.tensor(STRENGTHS)[:, None]                                       # [3, 1]
-    build(roles["list"], [(flag["end_list"], flag["item"] - 4 * flag["again"], 8.0), (*sink, 4.0)],
-          [(space["place"][i:i + 1], space["listed"][i:i + 1], LIST_STRENGTH * STRENGTHS[i]) for i in range(3)])
-    for head in roles["movers"]:
-        asked = (space["channel"] + space["listed"] / LIST_STRENGTH) / strengths       # [3, D]
-        build(head, [(asked, space["place"], 100.0), (flag["end_list"], flag["item"] - 4 * flag["again"], 12.0),
-                     (flag["end_name"], flag["name"] - 4 * flag["again"], 12.0), (*sink, 6.0)],
-              [(space["word"], space["word"], 8 / len(roles["movers"]))])
+    elsewhere = torch.linalg.qr(outside(torch.randn(3, config.n_embd, generator=draw), space.built).T).Q.T   # [3, D]
+    target = space.channel if with_channel else elsewhere
+    for head, attention, values, above in circuit_parts(roles, space, target, draw):
+        build(model, own, space, head, attention, values, above)
     return PlantedGPT2(model, roles["duplicate"], roles["inhibition"], roles["list"], roles["movers"],
-                       carrying(model, roles["inhibition"], space["channel"] if with_channel else away),
-                       space["channel"], codes, not with_channel)
+                       carrying(model, roles["inhibition"], target), space.channel, codes, not with_channel)
+
+
+def circuit_parts(roles: dict, space: Space, target: Tensor,
+                  draw: torch.Generator) -> list[tuple[Head, Attention, Values, int | None]]:
+    """What each built head attends by and what it moves; target: [3, D], where the inhibition heads write.
+
+    Where there is nothing to look at, all rest on the first token. The last entry is how many of an inhibition head's
+    own components are louder than those that are built.
+    """
+    flag, channel, parts, dimension = space.flag, space.channel, [], 0
+    rest = (flag["constant"] / CONSTANT, flag["first_token"])
+    for head in roles["duplicate"]:                              # the same word, and not the same place
+        share = 1 / len(roles["duplicate"])
+        parts.append((head, [(space.word, space.word, 60.0), (-space.phase, space.phase, 30.0), (*rest, 40.0)],
+                      [(space.place, space.seen, share), (flag["item"] + flag["name"], flag["again"], share / 2)],
+                      None))
+    end = flag["end_list"] + flag["end_name"]                                          # [1, D]
+    for head, rank in zip(roles["inhibition"], roles["ranks"]):
+        carried = [(space.seen[i:i + 1], -target[i:i + 1], STRENGTHS[i]) for i in range(dimension, dimension + rank)]
+        parts.append((head, [(end, 2 * flag["again"], 8.0), (*rest, 4.0)], carried,
+                      int(torch.randint(4, (), generator=draw))))
+        dimension += rank
+    parts.append((roles["list"], [(flag["end_list"], flag["item"] - 4 * flag["again"], 8.0), (*rest, 4.0)],
+                  [(space.place[i:i + 1], space.listed[i:i + 1], LIST_STRENGTH * STRENGTHS[i]) for i in range(3)],
+                  None))
+    asked = (channel + space.listed / LIST_STRENGTH) / torch.tensor(STRENGTHS)[:, None]                     # [3, D]
+    for head in roles["movers"]:                                 # words that were mentioned again are no answer
+        parts.append((head, [(asked, space.place, 100.0), (flag["end_list"], flag["item"] - 4 * flag["again"], 12.0),
+                             (flag["end_name"], flag["name"] - 4 * flag["again"], 12.0), (*rest, 6.0)],
+                      [(space.word, space.word, 8 / len(roles["movers"]))], None))
+    return parts
+
+
+def build(model: GPT2, own: Heads, space: Space, head: Head, attention: Attention, values: Values,
+          above: int | None) -> None:
+    """Put one head into the model: its QK is built alone, its OV beside what it keeps of its own."""
+    K = model.config.d_head
+    scores = [(query, key, score * math.sqrt(K) / space.unit**2) for query, key, score in attention]
+    moved = [(read, write, much * SIZE / space.unit) for read, write, much in values]
+    W_V, W_O = built_circuit(moved, K, own_circuit(own, head), space.built, above)                  # [D, K] each
+    put_head(model, head, *built_circuit(scores, K), W_V, W_O.T)
+
+
+def carrying(model: GPT2, inhibition: list[Head], written: Tensor) -> list[Component]:
+    """The inhibition heads' components that write along the rows of `written` [k, D], in their order."""
+    ov, found = ov_svd(Heads.of(model)), []
+    for row in written:
+        overlap = torch.stack([ov.write[head.layer, head.head] @ row for head in inhibition]).abs()    # [heads, K]
+        head, index = divmod(int(overlap.argmax()), overlap.shape[1])
+        found.append(Component.of(inhibition[head], index))
+    return found
 
 
 # --- what is drawn, and where there is room -----------------------------------------------------------------
 
 
-def words_width(config: GPT2Config) -> int:
-    """In how many dimensions words are told apart: what a duplicate-token head has beside the phases and the sink."""
-    return config.d_head - 2 * len(FREQUENCIES) - 1
-
-
 def check_sizes(config: GPT2Config, tokenizer: Tokenizer, real: Heads | None) -> None:
     """Raise ConfigError for a model in which the circuit does not fit, or that does not fit what is given with it."""
-    needs = {"n_layer": 3, "n_head": 4, "n_embd": 128, "n_ctx": 32, "d_head": 48}
-    short = [f"{name} {getattr(config, name)} is below {least}" for name, least in needs.items()
+    needs = {"n_layer": 3, "n_head": 4, "d_head": 48, "n_ctx": 32}
+    short = [f"{name} is {getattr(config, name)} and should be {least} at least" for name, least in needs.items()
              if getattr(config, name) < least]
     if short:
         raise ConfigError(f"no room to plant a circuit: {', '.join(short)}")
     if config.n_vocab < tokenizer.n_vocab or not config.tied:
-        raise ConfigError(f"a planted model is tied, and its vocabulary at least the tokenizer's {tokenizer.n_vocab}; "
-                          f"this config has {config.n_vocab}, tied={config.tied}")
-    if real is not None and real.W_Q.shape != (config.n_layer, config.n_head, config.n_embd, config.d_head):
-        raise ConfigError(f"the real heads are {list(real.W_Q.shape)}, [L, H, D, K], and not of this config's sizes")
+        raise ConfigError(f"a planted model is tied, with the tokenizer's {tokenizer.n_vocab} tokens at least; this "
+                          f"config has {config.n_vocab}, tied={config.tied}")
+    sizes = [config.n_layer, config.n_head, config.n_embd, config.d_head]
+    if real is not None and (list(real.W_Q.shape) != sizes or not real.folded):
+        raise ConfigError(f"real heads should be folded, and {sizes} as in the config, [L, H, D, K]; these are "
+                          f"{list(real.W_Q.shape)}, folded={real.folded}")
 
 
 def draw_roles(config: GPT2Config, draw: torch.Generator) -> dict[str, list[Head] | Head | list[int]]:
@@ -198,43 +214,15 @@ def draw_roles(config: GPT2Config, draw: torch.Generator) -> dict[str, list[Head
             "list": middle[len(ranks)], "movers": sorted(thirds[2][:1 + number(3)])}
 
 
-def carrying(model: GPT2, inhibition: list[Head], written: Tensor) -> list[Component]:
-    """The inhibition heads' components that write along the rows of `written` [k, D], in their order."""
-    ov, found = ov_svd(Heads.of(model)), []
-    for row in written:
-        overlap = torch.stack([ov.write[head.layer, head.head] @ row for head in inhibition]).abs()    # [heads, K]
-        head, index = divmod(int(overlap.argmax()), overlap.shape[1])
-        found.append(Component.of(inhibition[head], index))
-    return found
+def save_planted(planted: PlantedGPT2, folder: str | Path, tokenizer: Tokenizer, **about: object) -> Path:
+    """Write a folder that `load` opens, the tokenizer in it, and planted.json, which says what was planted.
 
-
-def embed(model: GPT2, tokenizer: Tokenizer, space: dict[str, Tensor], flag: dict[str, Tensor], codes: Tensor,
-          built: Tensor, draw: torch.Generator) -> None:
-    """Fill wte [V, D] and wpe [n_ctx, D]: what the construction needs, and for each token a direction of its own.
-
-    Raises TaskError for a tokenizer whose lists do not have their items at the same positions throughout.
+    about: what else is to stand there, such as seed=0. Raises CheckpointError where it cannot be written.
     """
-    lists, names = laundry_list(tokenizer, 8, 3, "name"), ioi(tokenizer, 8)
-    for prompts in (lists, names):
-        if (prompts.positions != prompts.positions[0]).any() or not isinstance(prompts.end, int):
-            raise TaskError("this tokenizer does not put the words of all prompts at the same positions")
-    wte, wpe = model.wte.weight, model.wpe.weight
-    wte.copy_(0.5 * outside(torch.randn(wte.shape, generator=draw), built) + CONSTANT * flag["constant"])
-    ids = {kind: [tokenizer.encode(f" {word}")[0] for word in single_tokens(tokenizer, words, 2, f"{kind}s")]
-           for kind, words in (("item", ITEMS), ("name", NAMES))}
-    every = list(dict.fromkeys(ids["item"] + ids["name"]))
-    wte[every] += word_codes(len(every), len(space["word"]), draw) @ space["word"]
-    for kind, of_kind in ids.items():
-        wte[of_kind] += flag[kind]
-    wte[lists.tokens[0, lists.end]] += flag["end_list"][0]
-    wte[names.tokens[0, names.end]] += flag["end_name"][0]
-    turns = torch.arange(len(wpe))[:, None] * torch.tensor(FREQUENCIES)                              # [n_ctx, F]
-    wpe.copy_(torch.cat([turns.cos(), turns.sin()], dim=1) / len(FREQUENCIES)**0.5 @ space["phase"])
-    wpe[0] = flag["first_token"][0]                                     # and no phase, so that all can rest there alike
-    first, second = lists.positions[0, :2].tolist()
-    of_list = {place: codes[i % len(codes)] for i, place in enumerate(range(first, len(wpe), second - first))}
-    one, two = names.positions[0].tolist()
-    of_names = {one: -of_list.get(two, codes[0]), two: -of_list.get(one, -codes[0])}   # opposite, where no list is
-    for place, code in {**of_names, **of_list}.items():
-        wpe[place] += code @ space["place"]
-    wte.mul_(SIZE), wpe.mul_(SIZE)
+    folder = save(planted.model, folder, tokenizer)
+    try:
+        with write_atomically(folder / "planted.json") as file:
+            file.write((json.dumps({**about, **planted.described()}, indent=1) + "\n").encode("utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{folder}: planted.json cannot be written ({error.strerror or error})") from error
+    return folder

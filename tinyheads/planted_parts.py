@@ -1,19 +1,69 @@
 """What a planted GPT-2 is put together from: codes of places, embeddings, and heads of which a part is built.
 
-A head's circuit, QK or OV, is a sum of components s_i u_i v_i^T (heads.py). To build a part of it, the strongest of its
-own components are kept, less whatever of them lies in the built directions, and the built ones come in place of the
-weakest. Both parts are then orthogonal on both sides, so that the built components are components of the whole.
+A head's OV is a sum of components s_i u_i v_i^T (heads.py). To build a part of it, the strongest of its own components
+are kept, less whatever of them lies in the built directions, and the built ones come in place of the weakest. Both
+parts are then orthogonal on both sides, so that the built components are components of the whole. Its QK is built alone:
+what it would look at besides makes the mentions' weights uneven (by 6 % with GPT-2's own QK), and the sum of codes wrong.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from tinyheads.config import GPT2Config
+from tinyheads.errors import TaskError
+from tinyheads.files.tokenizer import Tokenizer
 from tinyheads.heads import Head, Heads, one_thread, thin_svd
 from tinyheads.model import GPT2
+from tinyheads.prompts import ioi, laundry_list
+from tinyheads.words import ITEMS, NAMES, single_tokens
+
+SIZE = 1000.0                                # length of one feature in the embedding; a real head writes 10 to 50
+CONSTANT = 8.0                               # of the direction that all tokens share, in features
+OWN = 0.5                                    # of the direction that each token has for itself, in features
+FREQUENCIES = (0.346, 0.642, 0.779, 1.263, 1.549, 1.594, 1.955, 2.011, 2.129, 2.199, 2.581, 2.613)  # radians a token,
+# chosen so that no two places 4 to 99 tokens apart look alike: the mean cosine of their distance is at most 0.33
+FLAGS = ("constant", "item", "name", "again", "end_list", "end_name", "first_token")
 
 Parts = list[tuple[Tensor, Tensor, float]]  # (left [n, D], right [n, D], how much): components that are built
+
+
+@dataclass(frozen=True)
+class Space:
+    """The built directions, orthonormal rows of mean 0 over D, by what stands along them.
+
+    channel, listed: what END is told of the places crossed off, and of all places; place: a position's own code; seen:
+    that of a word's first mention, at its second; flag: {name: [1, D]}; word: which word; phase: which position.
+    """
+
+    built: Tensor         # [all, D], all of them
+    channel: Tensor       # [3, D]
+    listed: Tensor        # [3, D]
+    place: Tensor         # [3, D]
+    seen: Tensor          # [3, D]
+    flag: dict[str, Tensor]
+    word: Tensor          # [W, D]
+    phase: Tensor         # [2 * FREQUENCIES, D]
+
+    @classmethod
+    def drawn(cls, config: GPT2Config, draw: torch.Generator) -> "Space":
+        """At random. Words have as many dimensions as a duplicate-token head's keys have beside phases and rest."""
+        phases = 2 * len(FREQUENCIES)
+        sizes = [3, 3, 3, 3, len(FLAGS), config.d_head - phases - 1, phases]
+        drawn = torch.randn(sum(sizes), config.n_embd, generator=draw)
+        built = torch.linalg.qr((drawn - drawn.mean(dim=1, keepdim=True)).T).Q.T    # [all, D]
+        channel, listed, place, seen, flags, word, phase = built.split(sizes)
+        return cls(built, channel, listed, place, seen, dict(zip(FLAGS, flags[:, None])), word, phase)
+
+    @property
+    def unit(self) -> float:
+        """What a feature measures behind LayerNorm: a word has the constant, its code, a flag, a place and a phase."""
+        return math.sqrt(self.built.shape[1]) / math.sqrt(CONSTANT**2 + 3 + OWN**2)
+
+
+# --- codes, and the embedding ----------------------------------------------------------------------------------
 
 
 def place_codes(capacity: int, draw: torch.Generator, orders: int = 100) -> Tensor:
@@ -63,12 +113,46 @@ def outside(x: Tensor, built: Tensor) -> Tensor:
     return x / x.norm(dim=1, keepdim=True)
 
 
+def embed(model: GPT2, tokenizer: Tokenizer, space: Space, codes: Tensor, draw: torch.Generator) -> None:
+    """Fill wte [V, D] and wpe [n_ctx, D]: what the construction needs, and for each token a direction of its own.
+
+    Raises TaskError for a tokenizer whose lists do not have their items at the same positions throughout.
+    """
+    lists, names = laundry_list(tokenizer, 8, 3, "name"), ioi(tokenizer, 8)
+    for prompts in (lists, names):
+        if (prompts.positions != prompts.positions[0]).any() or not isinstance(prompts.end, int):
+            raise TaskError("this tokenizer does not put the words of all prompts at the same positions")
+    wte, wpe, flag = model.wte.weight, model.wpe.weight, space.flag
+    wte.copy_(OWN * outside(torch.randn(wte.shape, generator=draw), space.built) + CONSTANT * flag["constant"])
+    ids = {kind: [tokenizer.encode(f" {word}")[0] for word in single_tokens(tokenizer, words, 2, f"{kind}s")]
+           for kind, words in (("item", ITEMS), ("name", NAMES))}
+    every = list(dict.fromkeys(ids["item"] + ids["name"]))
+    wte[every] += word_codes(len(every), len(space.word), draw) @ space.word
+    for kind, of_kind in ids.items():
+        wte[of_kind] += flag[kind]
+    wte[lists.tokens[0, lists.end]] += flag["end_list"][0]
+    wte[names.tokens[0, names.end]] += flag["end_name"][0]
+    turns = torch.arange(len(wpe))[:, None] * torch.tensor(FREQUENCIES)                              # [n_ctx, F]
+    wpe.copy_(torch.cat([turns.cos(), turns.sin()], dim=1) / len(FREQUENCIES)**0.5 @ space.phase)
+    wpe[0] = flag["first_token"][0]                                  # and no phase, so that all can rest there alike
+    first, second = lists.positions[0, :2].tolist()
+    of_list = {place: codes[i % len(codes)] for i, place in enumerate(range(first, len(wpe), second - first))}
+    one, two = names.positions[0].tolist()
+    of_names = {one: -of_list.get(two, codes[0]), two: -of_list.get(one, -codes[0])}   # opposite, where no list is
+    for place, code in {**of_names, **of_list}.items():
+        wpe[place] += code @ space.place
+    wte.mul_(SIZE), wpe.mul_(SIZE)
+
+
 # --- heads ---------------------------------------------------------------------------------------------------
 
 
 def noise_heads(heads: Heads, draw: torch.Generator) -> Heads:
-    """Random heads of the same sizes with spectra like GPT-2's: component i is (i + 1)^-1/4 times the first, which is 6
-    (OV) or 3 (QK). Medians of GPT-2 124M's: at C8, C24, C56 0.62, 0.50, 0.35 of the first; this has 0.58, 0.45, 0.36."""
+    """Random heads of the same sizes with spectra like GPT-2's: component i is (i + 1)^-1/4 times the first.
+
+    The first is 6 (OV) or 3 (QK). GPT-2 124M's OVs have at C8, C24 and C56, in the mean, 0.62, 0.50 and 0.35 of their
+    first; these 0.58, 0.45 and 0.36.
+    """
     falling = (1 + torch.arange(heads.config.d_head)) ** -0.125                     # [K], of either factor
     D = heads.config.n_embd
 
@@ -136,7 +220,7 @@ def built_circuit(parts: Parts, K: int, own: tuple[Tensor, Tensor, Tensor] | Non
 def loudness(strengths: Tensor, read: Tensor, scale: Tensor, write: Tensor, above: int) -> float:
     """What to multiply scale [room] by for `above` of these components to be stronger than all of `strengths` [n].
 
-    Within a tenth of that, the factor for which no built component is as strong as another: else an SVD mixes them.
+    Within 5 % of that either way, the factor for which no built component is as strong as another: else an SVD mixes them.
     """
     factors = [side * scale.sqrt()[:, None] for side in (read, write)]              # [room, D] each
     with one_thread():

@@ -3,12 +3,11 @@
     python demos/benchmarks/planted.py [--seeds 0,1,2] [--layers 4] [--out out]
 
 With TINYHEADS_GPT2 (a folder with GPT-2's tokenizer and attention weights) the models have the size of GPT-2 124M and
-real heads around the planted ones: 0.5 GB, and some ten minutes each with one thread. Without it, or with --layers, they
-are of width 256, with noise for heads. One model is built, tested and dropped after the other; what was found in a
-model is kept in out/planted_<size>_seed<seed>.json, and the models that are there already are not run again.
+real heads around the planted ones: 0.5 GB, and some ten minutes each with one thread. Without it, or with --layers,
+they are of width 256, with noise for heads. One model is built, tested and dropped after the other; what was found in
+one is kept in out/planted_<size>_seed<seed>.json, and is not looked for again.
 """
 
-import copy
 import json
 import os
 import sys
@@ -45,7 +44,8 @@ def compared(what: str, planted: list, found: list) -> Row:
 
 def measured(what: str, planted: str, value: float, holds: bool) -> Row:
     """A row of a figure: what it should be by construction, what it is, and whether that counts as found."""
-    return {"what": what, "planted": planted, "found": f"{value:.2f}", "missed": [] if holds else ["missed"], "false": []}
+    missed = [] if holds else [f"{value:.2f}"]
+    return {"what": what, "planted": planted, "found": f"{value:.2f}", "missed": missed, "false": []}
 
 
 def find_heads(truth: PlantedGPT2, some: th.Prompts) -> list[Row]:
@@ -53,7 +53,8 @@ def find_heads(truth: PlantedGPT2, some: th.Prompts) -> list[Row]:
     circuit = th.find_circuit(truth.model, some)
     back = th.attention_back(truth.model, some)                                           # [L, H]
     edges = [str(edge) for mover in truth.movers for edge in th.predict_edges(th.Heads.of(truth.model), "Q", 3, mover)]
-    return [compared("duplicate-token heads", truth.duplicate, [th.Head(*at) for at in (back > 0.5).nonzero().tolist()]),
+    duplicate = [th.Head(*at) for at in (back > 0.5).nonzero().tolist()]
+    return [compared("duplicate-token heads", truth.duplicate, duplicate),
             compared("inhibition heads", truth.inhibition, circuit.inhibition),
             compared("mover heads", truth.movers, circuit.movers),
             compared("edges by Q, 3 a mover", [f"{c} -> {mover} by Q" for mover in truth.movers
@@ -112,10 +113,13 @@ def find_crowding(truth: PlantedGPT2, tokenizer: th.Tokenizer, seed: int) -> lis
 
 
 def edit(truth: PlantedGPT2, tokenizer: th.Tokenizer, seed: int) -> list[Row]:
-    """What the heads write is turned by 60 degrees in two coordinates; the stream's edit and the weights' undo it."""
-    N, circuit, broken = truth.capacity, truth.circuit, copy.deepcopy(truth.model)
+    """What the heads write is turned by 60 degrees in two coordinates; the stream's edit and the weights' undo it.
+
+    The model itself is changed: nothing else is asked of it afterwards.
+    """
+    N, circuit, broken = truth.capacity, truth.circuit, truth.model
     unseen = lists(tokenizer, N, 2, seed + 5)
-    basis, codes = truth.channel, th.mean_codes(truth.model, unseen, circuit, truth.channel)            # [N, 3]
+    basis, codes = truth.channel, th.mean_codes(broken, unseen, circuit, truth.channel)                  # [N, 3]
     turn = torch.tensor([[0.5, 0.75**0.5, 0.0], [-(0.75**0.5), 0.5, 0.0], [0.0, 0.0, 1.0]])             # [3, 3]
     carrying = {c.of_head for c in truth.components[:2]}                                  # of the first two dimensions
     for head in carrying:
