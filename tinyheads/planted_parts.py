@@ -2,8 +2,8 @@
 
 A head's OV is a sum of components s_i u_i v_i^T (heads.py). To build a part of it, the strongest of its own components
 are kept, less whatever of them lies in the built directions, and the built ones come in place of the weakest. Both
-parts are then orthogonal on both sides, so that the built components are components of the whole. Its QK is built alone:
-what it would look at besides makes the mentions' weights uneven (by 6 % with GPT-2's own QK), and the sum of codes wrong.
+parts are then orthogonal on both sides, so that the built components are components of the whole. Its QK is built
+alone: what a head looks at besides would weigh the mentions unevenly, and the sum of codes would be wrong.
 """
 
 import math
@@ -98,7 +98,7 @@ def smallest_lead(codes: Tensor) -> float:
 
 
 def word_codes(n: int, width: int, draw: torch.Generator) -> Tensor:
-    """Unit codes [n, width] of words, pushed apart: of 480 in 39 dimensions no two have a cosine above about 0.25."""
+    """Unit codes [n, width] of words, pushed apart: of 480 in 39 dimensions no two have a cosine above 0.4."""
     codes = torch.nn.functional.normalize(torch.randn(n, width, generator=draw))
     for _ in range(100):
         alike = (codes @ codes.T).fill_diagonal_(0).clamp_min(0)                    # [n, n]
@@ -220,7 +220,7 @@ def built_circuit(parts: Parts, K: int, own: tuple[Tensor, Tensor, Tensor] | Non
 def loudness(strengths: Tensor, read: Tensor, scale: Tensor, write: Tensor, above: int) -> float:
     """What to multiply scale [room] by for `above` of these components to be stronger than all of `strengths` [n].
 
-    Within 5 % of that either way, the factor for which no built component is as strong as another: else an SVD mixes them.
+    Within 5 % of that either way, the factor for which no built component is as strong as another: an SVD mixes such.
     """
     factors = [side * scale.sqrt()[:, None] for side in (read, write)]              # [room, D] each
     with one_thread():
