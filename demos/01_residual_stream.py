@@ -11,17 +11,16 @@
 # 4. what happens to the answer when one head's write is taken away while the model runs.
 
 # %%
-from pathlib import Path
-
 import torch
 
 import tinyheads as th
-from common import PROMPT, Result, options, report, say, whole_model
+from common import PROMPT, Result, options, report, say
+from materials import whole_model
 from tinyheads import plots
 
 arguments = options("The residual stream of one prompt.", ("--prompt", PROMPT, "text to run"))
 name, model, tokenizer = whole_model(arguments.model)
-out = Path(arguments.out)
+out = arguments.out
 L, H = model.config.n_layer, model.config.n_head
 
 # %% [markdown]
@@ -34,7 +33,7 @@ ids = tokenizer.encode(arguments.prompt)
 tokens = torch.tensor([ids])                                   # [1, T]
 stream = th.Stream(record=True)
 logits = model(tokens, stream)                                 # [1, T, V]
-answer, runner_up = logits[0, -1].topk(2).indices.tolist()
+answer, runner_up = logits[0, -1, :tokenizer.n_vocab].topk(2).indices.tolist()  # a Pythia has a few rows more
 writes = dict(stream.writes.items())                           # {name: [1, T, D]}
 error = (sum(writes.values()) - stream.value).abs().max().item()
 say(f"{name}: {len(ids)} tokens, {len(stream.writes)} writes, {len(stream.reads)} reads")

@@ -14,18 +14,17 @@
 # 3. what a component reads and writes, in words (where the token embedding is at hand).
 
 # %%
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 
 import tinyheads as th
-from common import Result, heads_to_read, options, report, say, table, weights_file
+from common import Result, options, report, say, table
+from materials import heads_to_read, weights_file
 from tinyheads import plots
 
 arguments = options("SVD of every head.", ("--component", None, "component to look at, in words (default: L8.H10.C1)"))
 name, heads = heads_to_read(arguments.model)
-out = Path(arguments.out)
+out = arguments.out
 ov = th.ov_svd(heads)                                               # read, write: [L, H, K, D]; scale: [L, H, K]
 L, H, K, D = ov.read.shape
 ticks = dict(xticks=[str(head) for head in range(H)], yticks=[str(layer) for layer in range(L)])
@@ -73,18 +72,18 @@ say(f"components whose singular value is within 1% of a neighbour's: {in_block.m
 #
 # ## Where a head looks by position alone
 #
-# Hand QK nothing but the position embeddings, as if every token were the same: how far back does each head look?
-# Sharper heads, such as GPT-2's L4.H11, which looks at exactly the token before, need not show up here: they use what
-# earlier layers made of the positions, not the embeddings themselves.
+# Hand QK nothing but the position embeddings, as if every token were the same: how far back does each head look? (In
+# a Pythia positions rotate queries and keys: those of no token at all, the biases, are rotated.) Sharper heads, such as
+# GPT-2's L4.H11, which looks at the token before, need not show up: they use what earlier layers made of positions.
 
 # %%
 nearest, checkpoint = [], weights_file(arguments.model)
-if checkpoint and "wpe.weight" in checkpoint:
-    N = min(128, checkpoint.config.n_ctx)
-    wpe = torch.from_numpy(checkpoint["wpe.weight"][:N].copy())     # [N, D]
+N, rotary = min(128, heads.config.n_ctx), heads.config.n_rotary > 0
+if checkpoint and ("wpe.weight" in checkpoint or rotary):
+    wpe = torch.zeros(N, D) if rotary else torch.from_numpy(checkpoint["wpe.weight"][:N].copy())    # [N, D]
     bare = F.layer_norm(wpe, (D,))                                  # gain and bias are folded into the heads
-    q = bare @ heads.W_Q + heads.b_Q[:, :, None]                    # [L, H, N, K]
-    k = bare @ heads.W_K + heads.b_K[:, :, None]                    # [L, H, N, K]
+    q, k = (th.rotate(bare @ W + b[:, :, None], torch.arange(N), heads.config)                # [L, H, N, K] each
+            for W, b in ((heads.W_Q, heads.b_Q), (heads.W_K, heads.b_K)))
     scores = (q @ k.mT / K**0.5).masked_fill(torch.ones(N, N).triu(1).bool(), -torch.inf)      # [L, H, N, N]
     pattern = scores.softmax(-1)                                    # [L, H, N, N]
     back = torch.stack([pattern.diagonal(offset=-d, dim1=2, dim2=3)[..., N // 2 - d:].mean(-1)
@@ -124,8 +123,8 @@ if component.layer >= L or component.head >= H or component.index >= K:
     component = th.Component.of(th.Head.at(int(ov.scale[..., 0].argmax()), H), 0)
 if checkpoint and "wte.weight" in checkpoint:
     tokenizer, place = th.load_tokenizer(arguments.model or name), (component.layer, component.head, component.index)
-    embedding = torch.from_numpy(checkpoint["wte.weight"].copy())   # [V, D]
-    unembedding = embedding if checkpoint.config.tied else torch.from_numpy(checkpoint["lm_head.weight"].copy())
+    rows_of = lambda name: torch.from_numpy(checkpoint[name][:tokenizer.n_vocab].copy())   # [V, D], without padding
+    embedding, unembedding = map(rows_of, ("wte.weight", "wte.weight" if checkpoint.config.tied else "lm_head.weight"))
     read, write = F.layer_norm(embedding, (D,)) @ ov.read[place], unembedding @ ov.write[place]         # [V], [V]
     rows = [[which, "-+"[sign > 0], " ".join(map(repr, tokenizer.pieces((sign * along).topk(8).indices.tolist())))]
             for which, along in [("reads", read), ("writes", write)] for sign in (1, -1)]

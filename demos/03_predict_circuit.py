@@ -10,21 +10,19 @@
 
 # %%
 from functools import cache
-from pathlib import Path
-
 import torch
 
 import tinyheads as th
-from common import Result, best_weights, circuit_by_running, heads_to_read, options, report, say, table
+from common import Result, options, report, say, table
+from materials import best_weights, circuit_by_running, heads_to_read
 from tinyheads import known_circuits, plots
 
 arguments = options("Composition scores and the circuit they predict.", ("--reader", None, "the later head to look at"))
 name, heads = heads_to_read(arguments.model)
-out = Path(arguments.out)
+out = arguments.out
 L, H, D, K = heads.W_Q.shape
-is_gpt2_small = (L, H, D) == (12, 12, 768)
-ioi = (th.IOI_CIRCUIT, known_circuits.ROLES)
-edges_known, role_of = ioi if is_gpt2_small else circuit_by_running(best_weights(arguments.model))
+published, roles = known_circuits.ioi_circuit_of(heads.config)                        # GPT-2 124M's, Pythia-160m's
+edges_known, role_of = (published, roles) if published else circuit_by_running(best_weights(arguments.model))
 
 # %% [markdown]
 # ## One pair
@@ -38,13 +36,13 @@ edges_known, role_of = ioi if is_gpt2_small else circuit_by_running(best_weights
 # strongest edge by Q. The writer is the head whose component it reads most.
 
 # %%
-asked = arguments.reader or ("L9.H9" if is_gpt2_small else th.predict_edges(heads, "Q", 1)[0].reader)
+asked = arguments.reader or (published["Q"].readers[0] if published else th.predict_edges(heads, "Q", 1)[0].reader)
 edges = th.predict_edges(heads, "Q", 8, asked)                                        # the strongest first
 if not edges:
     raise th.HeadError(f"nothing is written before {asked}; give --reader a head of a later layer")
 reader, writer = edges[0].reader, edges[0].component
 OV = heads.W_V[writer.layer, writer.head] @ heads.W_O[writer.layer, writer.head]      # [D, D]
-QK = heads.W_Q[reader.layer, reader.head] @ heads.W_K[reader.layer, reader.head].T    # [D, D]
+QK = heads.W_Q[reader.layer, reader.head] @ heads.W_K[reader.layer, reader.head].T    # [D, D]; Pythia: at distance 0
 direction = th.ov_svd(heads).write[writer.layer, writer.head, writer.index]           # [D], what the component writes
 say(f"{name}: L{writer.layer}.H{writer.head} with {reader} by Q: {th.composition_score(OV, QK):.3f}; its component "
     f"{writer} alone: {th.component_score(direction, QK):.3f}; two random matrices: {D**-0.5:.3f}")

@@ -16,26 +16,24 @@
 # 3. what the model loses without the components that weights and intervention both name.
 
 # %%
-from pathlib import Path
-
 import torch
 
 import tinyheads as th
-from common import Result, circuit_of, is_large, options, rate, report, say, table, way_to_cross_off, whole_model
+from common import Result, options, rate, report, say, table
+from materials import amounts, circuit_of, lists_for, whole_model
 from tinyheads import plots
 from tinyheads.ablation import WAYS, strongest_by
 from tinyheads.known_circuits import roc_area
 
 arguments = options("Inhibition heads and mover heads.", ("--reader", None, "the mover head (default: the strongest)"),
-                    ("--by", "ordinal", "how items are crossed off", {"choices": ["ordinal", "name"]}))
+                    ("--by", None, "how items are crossed off", {"choices": ["ordinal", "name"]}))
 name, model, tokenizer = whole_model(arguments.model)
-out, L, H = Path(arguments.out), model.config.n_layer, model.config.n_head
-by, lengths = way_to_cross_off(tokenizer, model.config.n_ctx, [5, 8], arguments.by)
-n, n_tested, ways = (16, 16, ["mean"]) if is_large(model) else (400, 150, WAYS)     # fewer runs of a large model
-N, seed = max(lengths), 40
-seen = th.laundry_list(tokenizer, n, 5, by, seed)
-tested = th.laundry_list(tokenizer, n_tested, N, by, seed + 1)
-say(f"{name}: {n} lists of 5 items, crossed off by {by} (seed {seed}), such as\n    {seen.texts[0]}\n"
+out, L, H = arguments.out, model.config.n_layer, model.config.n_head
+lists = lists_for(model, tokenizer, [5, 8], arguments.by)
+n, n_tested, ways = amounts(model, arguments.quick, (400, 150, WAYS), (200, 200, WAYS), (64, 64, ["mean"]))
+N, seed = max(lists.lengths), 40
+seen, tested = lists.write(n, 5, seed), lists.write(n_tested, N, seed + 1)
+say(f"{name}: {n} lists of 5 items, crossed off by {lists.by} (seed {seed}), such as\n    {seen.texts[0]}\n"
     f"answered rightly: {rate(th.accuracy(model, seen), n)} (chance {1 / 5:.2f})")
 
 # %% [markdown]
@@ -52,10 +50,10 @@ for panel, attention, what in zip(axes[0], [on_mentions, on_answer], ["the menti
                    f"attention weight, mean of {n} prompts", list(map(str, range(H))), list(map(str, range(L))),
                    written=L * H <= 48)
 attention_map = plots.save_figure(figure, out / "04_attention.png")
-circuit = circuit_of(model, tokenizer, by, n)
+circuit = circuit_of(model, lists, n)
 mover = th.Head.parse(arguments.reader) if arguments.reader else circuit.movers[0]
 before = [head for head in circuit.inhibition if head.layer < mover.layer] or circuit.inhibition
-circuit = th.Circuit(before, [mover])
+circuit = th.Circuit.of(model, before, [mover])
 circuit.check(model)
 looks = (f"{before[0]}'s attention on the mentions {on_mentions[before[0].layer, before[0].head]:.2f}; "
          f"{mover}'s on the answer {on_answer[mover.layer, mover.head]:.2f}")

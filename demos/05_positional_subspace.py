@@ -11,20 +11,22 @@
 import torch
 
 import tinyheads as th
-from common import Result, circuit_of, is_large, model_for_lists, options, rate as rate_of, report, say, table
+from common import Result, options, rate as rate_of, report, say, table
+from materials import amounts, circuit_of, model_for_lists
 from tinyheads import plots, plots_of_space
 
 arguments = options("The positional subspace.", ("--prompts", None, "how many to judge on", {"type": int}),
-                    ("--by", "ordinal", "how items are crossed off", {"choices": ["ordinal", "name"]}))
+                    ("--by", None, "how items are crossed off", {"choices": ["ordinal", "name"]}))
 out, LENGTHS, K = arguments.out, (5, 8), 3                                   # lengths of lists, dimensions
-name, model, tokenizer, by = model_for_lists(arguments.model, LENGTHS, arguments.by)
-n, half, fine, coarse, n_walk = (32, 64, 13, 4, 2) if is_large(model) else (1000, 1000, 31, 9, 12)
-lists = lambda count, seed: {N: th.laundry_list(tokenizer, count, N, by, seed) for N in LENGTHS}
-judged, both, to_walk, few = lists(arguments.prompts or n, 32), lists(2 * half, 33), lists(n_walk, 34), lists(4, 32)
+name, model, tokenizer, lists = model_for_lists(arguments.model, LENGTHS, arguments.by)
+n, half, fine, coarse, n_walk = amounts(model, arguments.quick, (1000, 1000, 31, 9, 12), (200, 400, 21, 9, 4),
+                                        (64, 64, 13, 5, 4))
+judged, both, to_walk, few = (lists.of_all_lengths(count, seed) for count, seed in
+                              ((arguments.prompts or n, 32), (2 * half, 33), (n_walk, 34), (4, 32)))
 to_find, again = ({N: both[N].part(start, start + half) for N in LENGTHS} for start in (0, half))
 earlier = {N: th.before_end(model, judged[N]) for N in LENGTHS}              # edits at END change nothing before it
-circuit, on = circuit_of(model, tokenizer, by, 16 if is_large(model) else 400), f"n={len(judged[5].texts)}"
-say(f"{name}: lists crossed off by {by}; found on {half} lists (seed 33), judged on others (seed 32, {on})")
+circuit, on = circuit_of(model, lists, min(n, 400)), f"n={len(judged[5].texts)}"
+say(f"{name}: lists crossed off by {lists.by}; found on {half} lists (seed 33), judged on others (seed 32, {on})")
 
 # %% [markdown]
 # ## The subspace, found in two ways
@@ -37,7 +39,7 @@ say(f"{name}: lists crossed off by {by}; found on {half} lists (seed 33), judged
 
 # %%
 random = th.random_subspace(model.config.n_embd, 8, seed=1)
-bases, angles, rates = {}, {}, {}                                            # all by length of list
+bases, angles, rates, control = {}, {}, {}, {}                               # all by length of list
 for N in LENGTHS:                            # each basis is [k, D], and its first rows are one of fewer dimensions
     found = th.subspace_from_activations(model, to_find[N], circuit, N - 1)
     bases[N] = {"weights": th.subspace_from_weights(model, circuit, 8), "activations": found, "random": random}
@@ -122,7 +124,6 @@ for panel, N in zip(axes[0], LENGTHS):
     plots.draw_lines(panel, {kind: rates[N, kind][:6] for kind in bases[N]}, "dimensions k", "item there answered",
                      f"A random index's mean code, {N} items ({name}, {on})", start=1, levels={"chance": 1 / N})
 steering = plots.save_figure(figure, out / "05_random_index.png")
-control = {}
 for N in LENGTHS if name == "tiny" else ():                 # `content`, which does not cross off by place
     other, (found, fresh) = th.load("content"), (th.laundry_list(tokenizer, n, N, "name", seed) for seed in (33, 32))
     theirs = th.find_circuit(other, found)
@@ -131,7 +132,6 @@ for N in LENGTHS if name == "tiny" else ():                 # `content`, which d
     looks = th.attention_on(other, fresh, th.answer_places(fresh)).max()
     control[N] = (f"{N} items: right {rate_of(th.accuracy(other, fresh), n)}, a mover's attention on the answer "
                   f"{looks:.2f}, a random index followed {rate_of(followed, n)}")
-    say(f"content, {control[N]}")
 results = [Result("5 random index", f"END set to an index's code, {K} dimensions: its item answered by mean, traversed "
                   "codes in " + "; ".join(f"{row[K - 1]:.2f}, {row[-1]:.2f} ({N} items, {kind})"
                                           for (N, kind), row in rates.items()), name, on, str(steering)),

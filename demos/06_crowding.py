@@ -14,25 +14,25 @@
 # list of one more item 0.6 times as often. What is also true of `even` cannot be what makes `tiny` fail.
 
 # %%
-from pathlib import Path
-
 import torch
 
 import tinyheads as th
-from common import Result, circuit_of, is_large, options, rate, report, say, table, way_to_cross_off, whole_model
+from common import Result, options, rate, report, say, table
+from materials import LENGTHS, amounts, circuit_of, lists_for, whole_model
 from tinyheads import plots
 from tinyheads.files.command import number
 
 arguments = options("Crowding, beside a model of the same make that does not crowd.",
                     ("--seed", 0, "of all prompts", {"type": number(int, 0, 1_000_000)}))
 name, model, tokenizer = whole_model(arguments.model)
-out, seed, small = Path(arguments.out), 100 * arguments.seed, not is_large(model)
-n, n_find, lengths = (400, 1000, (3, 5, 8, 10, 12, 16, 20)) if small else (8, 48, (5, 8))
-by, lengths = way_to_cross_off(tokenizer, model.config.n_ctx, lengths)
+out, seed = arguments.out, 100 * arguments.seed
+n, n_find, steps, lengths = amounts(model, arguments.quick, (400, 1000, 7, LENGTHS), (200, 300, 9, LENGTHS),
+                                    (64, 64, 5, (5, 8)))
+lists = lists_for(model, tokenizer, lengths)
 models = {name: model} | ({"even": th.load("even")} if name == "tiny" else {})             # the control has no other
-judged, to_find, to_walk = ({N: th.laundry_list(tokenizer, count, N, by, seed + more) for N in lengths}
-                            for count, more in ((n, 3), (n_find, 2), (4, 5)))
-circuits = {which: circuit_of(each, tokenizer, by, n) for which, each in models.items()}
+judged, to_find, to_walk = (lists.of_all_lengths(count, seed + more) for count, more in ((n, 3), (n_find, 2), (4, 5)))
+lengths = lists.lengths
+circuits = {which: circuit_of(each, lists, n) for which, each in models.items()}
 
 # %% [markdown]
 # ## Room for each index
@@ -41,7 +41,7 @@ circuits = {which: circuit_of(each, tokenizer, by, n) for which, each in models.
 # codes. An index's *share* is the part of the points at which the movers look at its item; with none, it has no room.
 
 # %%
-crowded = {which: th.crowding(each, judged, circuits[which], to_find, to_walk, steps=7 if small else 2)
+crowded = {which: th.crowding(each, judged, circuits[which], to_find, to_walk, steps=steps)
            for which, each in models.items()}                                               # {model: {N: Crowding}}
 say(table([[which, N, rate(c.accuracy, n), int((c.shares > 0).sum()), f"{c.by_index[c.shares > 0].nanmean():.2f}",
             f"{c.by_index[c.shares == 0].nanmean():.2f}", f"{c.apart.median():.1f}"]
@@ -109,7 +109,7 @@ for which, each in models.items():
     places = [circuits[which].where, f"L{circuits[which].movers[-1].layer}.attn"]           # "L0.mlp", "L1.attn"
     for N in lengths:
         seen = [th.writes_at_end(each, to_find[N], circuits[which]), *th.seen_at_end(each, to_find[N], places, "reads")]
-        for where, x in zip(("written", "read by the MLP", "read by the movers"), seen):               # x: [B, D]
+        for where, x in zip(("written", f"read by {places[0]}", "read by the movers"), seen):          # x: [B, D]
             apart.setdefault((which, where), []).append(torch.pdist(th.by_index(x, to_find[N])).mean().item())
 say("\n" + table([[*key, *(f"{value:.3f}" for value in values)] for key, values in apart.items()]
                  + [["1 / (N - 1)", "", *(f"{1 / (N - 1):.3f}" for N in lengths)]]

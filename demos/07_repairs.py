@@ -12,27 +12,26 @@
 
 # %%
 import copy
-from pathlib import Path
-
 import torch
 
 import tinyheads as th
-from common import (Result, circuit_of, is_large, options, plain_text, rate, report, say, table, way_to_cross_off,
-                    whole_model)
+from common import Result, options, rate, report, say, table
+from materials import LENGTHS, amounts, circuit_of, lists_for, plain_text, whole_model
 from tinyheads import plots
 from tinyheads.files.command import number, numbers
 
 arguments = options("Repairs in the stream and in the weights.",
-                    ("--steps", None, "steps of the fit (120; 2 for a large model)", {"type": number(int, 1, 100_000)}),
+                    ("--steps", None, "steps of the fit (default: 120)", {"type": number(int, 1, 100_000)}),
                     ("--seed", 0, "of all prompts", {"type": number(int, 0, 1_000_000)}),
                     ("--widths", [3], "dimensions of the weight edit (3); 3,8 makes two", {"type": numbers(int, 1)}))
 name, model, tokenizer = whole_model(arguments.model)
-out, seed, small = Path(arguments.out), 100 * arguments.seed, not is_large(model)
-n, n_find, n_fit, lengths = (400, 1000, 128, (5, 8, 10, 12, 16)) if small else (8, 48, 4, (5, 8))
-by, lengths = way_to_cross_off(tokenizer, model.config.n_ctx, lengths)
-laundry = lambda n, seed: {N: th.laundry_list(tokenizer, n, N, by, seed) for N in lengths}
-judged, to_find, to_walk = laundry(n, seed + 3), laundry(n_find, seed + 2), laundry(12 if small else 2, seed + 6)
-circuit = circuit_of(model, tokenizer, by, n)
+out, seed, n_steps = arguments.out, 100 * arguments.seed, arguments.steps or (20 if arguments.quick else 120)
+n, n_find, n_fit, n_walk, steps, lengths = amounts(model, arguments.quick, (400, 1000, 128, 12, 9, LENGTHS[1:-1]),
+                                                   (200, 300, 48, 4, 9, LENGTHS), (64, 64, 16, 4, 5, (5, 8)))
+lists = lists_for(model, tokenizer, lengths)
+laundry, lengths = lists.of_all_lengths, lists.lengths
+judged, to_find, to_walk = laundry(n, seed + 3), laundry(n_find, seed + 2), laundry(n_walk, seed + 6)
+circuit = circuit_of(model, lists, n)
 control, MOVED, SHUFFLED = th.load("even") if name == "tiny" else None, "control's code, moved", "... shuffled"
 
 # %% [markdown]
@@ -58,14 +57,14 @@ def try_codes(kind, N, basis, codes):
 
 
 for N in lengths:
-    basis = th.subspace_from_activations(model, to_find[N], circuit)                            # [3, D]
+    basis = th.subspace_from_activations(model, to_find[N], circuit, min(3, N - 1))             # [3, D]
     for where, space in (("", basis), ("random, ", th.random_subspace(basis.shape[1], len(basis), seed + 6))):
         mean = th.mean_codes(model, to_find[N], circuit, space)                                 # [N, 3]
         try_codes(f"{where}mean code", N, space, mean)
-        walked = th.traversed_codes(model, to_walk[N], circuit, space, mean, steps=9 if small else 2)
+        walked = th.traversed_codes(model, to_walk[N], circuit, space, mean, steps=steps)
         try_codes(f"{where}traversed code", N, space, walked)
 if control:
-    theirs = circuit_of(control, tokenizer, by, n)
+    theirs = circuit_of(control, lists, n)
     both = ((model, circuit), (control, theirs))
     spaces = [th.subspace_from_activations(each, to_find[8], its) for each, its in both]
     codes = {N: [th.mean_codes(each, to_find[N], its, space) for (each, its), space in zip(both, spaces)]
@@ -104,14 +103,14 @@ tasks = {**{f"{N} items": prompts for N, prompts in judged.items()},
          "IOI, unseen pairs": th.ioi(tokenizer, 2 * n, seed=seed + 8, pairs="test"),
          **{f"recall, {N} items": th.ordinal_recall(tokenizer, n, N, seed + 8) for N in lengths[1::2]}}
 text, longest = plain_text(tokenizer, n, seed + 8, "test"), max(N for N in lengths if N <= 12)
-improve = [th.laundry_list(tokenizer, n_fit, N, by, seed + 9) for N in lengths if 8 <= N <= 12 or N == longest]
+improve = [lists.write(n_fit, N, seed + 9) for N in lengths if 8 <= N <= 12 or N == longest]
 keep = [th.ordinal_recall(tokenizer, n_fit // 2, lengths[-1], seed + 9),
         th.ioi(tokenizer, n_fit // 2, seed=seed + 9, pairs="train"), plain_text(tokenizer, 12, seed + 9, "train")]
 measure = lambda model: [*(th.accuracy(model, prompts) for prompts in tasks.values()), th.perplexity(model, text)]
 measured = {"before": measure(model)}
 for k in dict.fromkeys(min(k, longest - 1) for k in arguments.widths):
     basis = th.subspace_from_activations(model, to_find[longest], circuit, k)                   # [k, D]
-    fitted = th.fit_repair(model, circuit, basis, improve, keep, 4.0, arguments.steps or (120 if small else 2), 0.1)
+    fitted = th.fit_repair(model, circuit, basis, improve, keep, 4.0, n_steps, 0.1)
     edited = copy.deepcopy(model)
     say("\n" + "\n".join(map(str, fitted.apply(edited))))                                       # for good
     measured[f"{k} dimensions"] = measure(edited)

@@ -3,9 +3,9 @@
     python demos/notebooks.py FOLDER [--source WHAT_PIP_INSTALLS]
 
 A chapter is a script in percent format: "# %% [markdown]" opens a cell of text, "# %%" a cell of code. Its notebook
-(https://nbformat.readthedocs.io, version 4.5) has two cells more, in front: one installs tinyheads where it is missing,
-and sets the chapter's options; one writes common.py, which the chapters share, beside the notebook. It can so be
-uploaded to Colab alone. The same chapter gives the same bytes.
+(https://nbformat.readthedocs.io, version 4.5) has a few cells more, in front: one installs tinyheads where it is
+missing, and sets the chapter's options; the others write what the chapters share (SHARED) beside the notebook. It can
+so be uploaded to Colab alone. The same chapter gives the same bytes.
 """
 
 import json
@@ -17,6 +17,7 @@ from tinyheads.files.command import Parser, folder_to_write, one_line_errors
 
 SOURCE = "git+https://github.com/ACCOUNT/tinyheads"  # where Colab finds tinyheads: write your copy's account here
 DEMOS = Path(__file__).resolve().parent
+SHARED = ("amounts.py", "common.py", "materials.py")
 INSTALL = """\
 # Written by demos/notebooks.py from demos/{chapter}: change it there.
 import importlib.util
@@ -50,9 +51,9 @@ def cells_of(script: Path) -> list[tuple[str, str]]:
 
 def notebook(chapter: Path, source: str = SOURCE) -> dict:
     """The chapter as a notebook: nbformat's dictionary, ready for json."""
-    common = (DEMOS / "common.py").read_text(encoding="utf-8")
+    shared = [(name, (DEMOS / name).read_text(encoding="utf-8").rstrip("\n")) for name in SHARED]
     first = [("code", INSTALL.format(chapter=chapter.name, source=source).rstrip()),
-             ("code", "%%writefile common.py\n" + common.rstrip("\n"))]
+             *(("code", f"%%writefile {name}\n{text}") for name, text in shared)]
     cells = []
     for i, (kind, text) in enumerate(first + cells_of(chapter)):
         cell = {"cell_type": kind, "id": f"cell-{i}", "metadata": {}, "source": text.splitlines(keepends=True)}
@@ -81,7 +82,7 @@ if __name__ == "__main__":
                         "(default: %(default)s, where ACCOUNT stands for whoever keeps the copy)")
     arguments = parser.parse_args()
     if arguments.folder.resolve() == DEMOS:
-        parser.error("a notebook writes a common.py beside itself: give another folder than demos/")
+        parser.error("a notebook writes copies of what chapters share beside itself: give another folder than demos/")
     with one_line_errors(parser.prog):
         for path in write_notebooks(arguments.folder, arguments.source):
             print(path)

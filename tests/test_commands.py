@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 import os
 import re
 import runpy
@@ -111,7 +112,7 @@ def test_a_reader_that_has_gone_ends_a_command_without_a_word():
 
 
 @pytest.mark.parametrize("argv, words, status", [
-    (["download", "1.5B"], "no OpenAI model '1.5B'", 1), (["downlaod", "124M"], "invalid choice: 'downlaod'", 2),
+    (["download", "1.5B"], "no model '1.5B' can be", 1), (["downlaod", "124M"], "invalid choice: 'downlaod'", 2),
     ([], "download", 2), (["download", "124M", "--fold", "x"], "unrecognized arguments: --fold x", 2)])
 def test_the_package_as_a_command(capsys, monkeypatch, argv, words, status):
     monkeypatch.setattr(sys, "argv", ["tinyheads", *argv])
@@ -148,7 +149,42 @@ def test_a_chapter_that_fails_leaves_no_table_and_all_else_as_it_was(demos, monk
     said = capsys.readouterr()
     assert exit.value.code == 1 and said.err == "02_bad.py: error: nothing to measure\n"
     assert "1 thread\n" in said.out
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["results_1.json"]  # the first chapter's own
+    left = sorted(file.name for file in (tmp_path / "out").iterdir())
+    assert left == ["progress.json", "results_1.json"]                                 # the first chapter's own
+
+
+def test_an_interrupted_run_goes_on_with_the_chapters_that_are_left(demos, monkeypatch, capsys, tmp_path):
+    reproduce = demos("reproduce")
+    for number in "12":
+        (tmp_path / f"0{number}_x.py").write_text(
+            "import pathlib, sys\nfrom common import Result, options, report, th\nout = options('A chapter.').out\n"
+            f"print('ran {number}')\n"
+            f"if {number} == 2 and not (out / 'go').exists():\n    raise th.TaskError('stopped')\n"
+            f"from tinyheads import plots\nfigure, axes = plots.new_figure(2, 2)\n"
+            f"saved = plots.save_figure(figure, out / '{number}.png')\n"
+            f"report(out, [Result('{number} x', 'm', 'tiny', 's', str(saved))])\n")
+    monkeypatch.setattr(reproduce, "CHAPTERS", {number: tmp_path / f"0{number}_x.py" for number in "12"})
+
+    def run(*options):
+        monkeypatch.setattr(sys, "argv", ["reproduce.py", "--out", str(tmp_path / "out"), "--only", "12", *options])
+        try:
+            reproduce.main()
+        except SystemExit as end:
+            assert end.code == 1
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith(("ran", "not resumed"))]
+
+    assert run() == ["ran 1", "ran 2"]
+    (tmp_path / "out" / "go").touch()
+    assert run("--resume", "--quick")[0].startswith("not resumed: the earlier run's options were --out")
+    (tmp_path / "out" / "progress.json").write_text("{")
+    with pytest.raises(th.TaskError, match="progress.json is not what reproduce.py wrote"):
+        run("--resume")
+    (tmp_path / "out" / "progress.json").unlink()
+    (tmp_path / "out" / "go").unlink()
+    assert run() == ["ran 1", "ran 2"]
+    (tmp_path / "out" / "go").touch()
+    assert run("--resume") == ["ran 2"]
+    assert len(json.loads((tmp_path / "out" / "results.json").read_text())) == 2
 
 
 def test_results_of_an_earlier_run_are_not_taken_for_this_ones(demos, monkeypatch, tmp_path):

@@ -1,5 +1,6 @@
 """The demos run from a plain shell, on whatever weights there are, and leave their figures."""
 
+import html
 import json
 import os
 import subprocess
@@ -33,6 +34,9 @@ def test_the_demos_run_on_the_bundled_model_and_their_results_are_kept(tmp_path)
     chapters = [json.loads((tmp_path / f"results_{number}.json").read_text()) for number in range(4)]
     assert [{**row, "claim": None} for row in results] == [{**row, "claim": None} for rows in chapters for row in rows]
     assert (tmp_path / "contact_sheet.png").read_bytes().startswith(PNG)
+    pages = [(tmp_path / name).read_text(encoding="utf-8") for name in ("report.md", "report.html")]
+    assert all(html.escape(text) in pages[1] for result in results for text in (result["claim"], result["measured"]))
+    assert all(result["claim"] in pages[0] and Path(result["figure"]).name in pages[0] for result in results)
     for result in results:
         assert result["claim"]
         assert result["model"] and result["sample"] and result["measured"]
@@ -125,3 +129,14 @@ def test_each_index_is_a_point_of_its_room_and_accuracy():
     plots.draw_room(axes[0, 0], room, right)
     points = {line.get_label(): (line.get_xdata().tolist(), line.get_ydata().tolist()) for line in axes[0, 0].lines}
     assert points["a"] == (pytest.approx([0, 2]), pytest.approx([0.1, 1])) and set(points) == {"a", "b"}
+
+
+def test_a_pythia_takes_the_same_chapters_and_rows_of_padding_are_no_words(tmp_path):
+    """Random weights with twice as many rows as the tokenizer has tokens: an id behind those would end the chapter."""
+    tokenizer = th.load_tokenizer("tiny")
+    model = th.Pythia(th.PythiaConfig(2 * tokenizer.n_vocab, 64, 32, 2, 2), seed=3)
+    th.save(model, tmp_path / "pythia", tokenizer)
+    for script, words in [("01_residual_stream.py", "9 writes sum to the stream"),
+                          ("02_head_svd.py", "heads that look nearest:")]:
+        done = run(script, "--model", str(tmp_path / "pythia"), "--out", str(tmp_path / "out"))
+        assert done.returncode == 0 and words in done.stdout, done.stderr

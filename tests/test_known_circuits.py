@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import tinyheads as th
+from tinyheads import known_circuits
 from tinyheads.known_circuits import IOI_CIRCUIT, KnownEdges, circuit_pairs, heads_named, resampled_auc, roc_area
 
 # Wang et al. 2022, Figure 2, written out again: (layer, head).
@@ -186,3 +187,18 @@ def test_the_area_of_any_ranking_is_the_share_of_pairs_in_order():
     scores, known = torch.tensor([3.0, 1.0, 2.0, 2.0]), torch.tensor([True, False, True, False])
     assert roc_area(scores, known) == (1 + 1 + 1 + 0.5) / 4
     assert math.isnan(roc_area(scores, torch.zeros(4, dtype=torch.bool)))
+
+
+def test_pythias_circuit_is_found_by_its_config_and_its_edges_run_forward():
+    """Of Tigges et al. 2024: 12 known edges by Q, 3 by K, 9 by V; a score that marks them has area 1."""
+    edges, roles = known_circuits.ioi_circuit_of(th.PYTHIA_SIZES["pythia-160m"])
+    assert edges is th.PYTHIA_IOI_CIRCUIT and len(roles) == 11
+    assert {role: sorted(str(head) for head in roles if roles[head] == role) for role in roles.values()} == {
+        "previous token": ["L2.H6"], "induction": ["L4.H11", "L4.H6", "L5.H0"],
+        "S-inhibition": ["L6.H6", "L7.H2", "L7.H9"], "name mover": ["L10.H7", "L8.H10", "L8.H2", "L9.H4"]}
+    for mode, n in (("Q", 12), ("K", 3), ("V", 9)):
+        known, _ = circuit_pairs(12, 12, mode, edges)
+        assert known.sum() == n and th.circuit_auc(known.float(), mode, edges) == 1.0
+    assert known_circuits.ioi_circuit_of(th.OPENAI_SIZES["124M"]) == (IOI_CIRCUIT, known_circuits.ROLES)
+    assert known_circuits.ioi_circuit_of(th.OPENAI_SIZES["355M"]) == ({}, {}) == known_circuits.ioi_circuit_of(
+        th.PYTHIA_SIZES["pythia-70m"])

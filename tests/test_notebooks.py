@@ -54,7 +54,7 @@ def as_script(cells):
 def test_a_notebook_has_the_whole_chapter_and_nothing_else(notebooks):
     assert len(CHAPTERS) == 8
     for chapter in CHAPTERS:
-        again = as_script(notebooks.notebook(chapter)["cells"][2:])
+        again = as_script(notebooks.notebook(chapter)["cells"][4:])
         assert again == [line for line in chapter.read_text(encoding="utf-8").splitlines() if line], chapter
 
 
@@ -75,12 +75,12 @@ def test_the_files_are_nbformat_4_5_and_always_the_same(notebooks, tmp_path):
             assert cell["cell_type"] in ("code", "markdown") and cell["metadata"] == {}
             assert all(line.endswith("\n") for line in cell["source"][:-1]) and not cell["source"][-1].endswith("\n")
             assert cell.get("outputs", []) == [] and cell.get("execution_count") is None
-        assert book["cells"][2]["cell_type"] == "markdown" and book["cells"][2]["source"][0].startswith("# ")
+        assert book["cells"][4]["cell_type"] == "markdown" and book["cells"][4]["source"][0].startswith("# ")
 
 
 def test_no_chapter_needs_what_a_notebook_lacks():
-    """A notebook has no __file__, and beside itself common.py alone."""
-    beside = {path.stem for path in DEMOS.glob("*.py")} - {"common"}
+    """A notebook has no __file__, and beside itself what all chapters share alone."""
+    beside = {path.stem for path in DEMOS.glob("*.py")} - {"amounts", "common", "materials"}
     for chapter in CHAPTERS:
         nodes = list(ast.walk(ast.parse(chapter.read_text(encoding="utf-8"))))
         assert "__file__" not in [node.id for node in nodes if isinstance(node, ast.Name)], chapter
@@ -118,12 +118,15 @@ def test_a_notebook_runs_from_top_to_bottom_far_from_the_repository(notebooks, t
     for name in [name for name in os.environ if name.startswith("TINYHEADS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delitem(sys.modules, "common", raising=False)
+    shared = ("amounts", "common", "materials")
+    for name in shared:
+        monkeypatch.delitem(sys.modules, name, raising=False)
     try:
         run_cells(book)
-        assert Path(sys.modules["common"].__file__).parent == work      # the copy that the notebook wrote
+        assert {Path(sys.modules[name].__file__).parent for name in shared} == {work}   # the copies the notebook wrote
     finally:
-        sys.modules.pop("common", None)
+        for name in shared:
+            sys.modules.pop(name, None)
     assert "sum of the writes" in capsys.readouterr().out
     left = sorted(file.name for file in (work / "out").iterdir())
     assert left == ["01_logit_attribution.png", "01_who_writes.png", "results_1.json"]

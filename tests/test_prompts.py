@@ -183,3 +183,24 @@ def test_mixed_lists_are_crossed_off_by_ordinal_by_name_or_both(tiny):
         assert places == set(range(6)) - {prompts.index[b].item()}
     assert 0.27 < (share == 0).double().mean() < 0.42 and 0.27 < (share == 1).double().mean() < 0.42
     assert 0.4 < share[(share > 0) & (share < 1)].mean() < 0.6
+
+
+@pytest.mark.parametrize("wording, form", [
+    ("list", r"To \w+: (.*)\. Done: (.*)\. Still to \w+: the"),
+    ("note", r"Things to \w+: (.*)\. Things that are done: (.*)\. The one thing that is left to \w+ is the"),
+    ("sentence", r"I had to \w+ the (.*)\. I am done with the (.*)\. So I still have to \w+ the"),
+    ("story", r"Mary had to \w+ the (.*)\. John did the (.*)\. So Mary only had to \w+ the")])
+def test_every_wording_leaves_one_item(gpt2_folder, wording, form):
+    tokenizer = th.load_tokenizer(gpt2_folder)
+    prompts = th.laundry_list(tokenizer, 12, 4, "name", seed=1, wording=wording)
+    check_alike(tokenizer, prompts, 12, 4, 3)
+    for i, text in enumerate(prompts.texts):
+        items, done = (re.split(r", (?:the )?", part) for part in re.fullmatch(form, text).groups())
+        assert pieces(tokenizer, prompts, i, prompts.positions[i]) == items
+        assert pieces(tokenizer, prompts, i, prompts.mentions[i]) == done
+        assert set(items) - set(done) == {tokenizer.decode([int(prompts.answer[i])]).strip()} and len(done) == 3
+
+
+def test_a_wording_that_is_not_there(tiny):
+    with pytest.raises(TaskError, match="wording"):
+        th.laundry_list(tiny, 1, 3, wording="poem")

@@ -3,18 +3,19 @@
 The public names, in the order in which a reader meets them; README.md has a line on each module.
 """
 
-from tinyheads.config import OPENAI_SIZES, GPT2Config
+from tinyheads.config import OPENAI_SIZES, PYTHIA_SIZES, GPT2Config, PythiaConfig
 from tinyheads.errors import (CheckpointError, ConfigError, DownloadError, HeadError, InputError, StreamError,
                               SubspaceError, TaskError, TinyheadsError, TokenizerError)
 from tinyheads.stream import Edit, Stream, pattern_names, read_names, write_names
 from tinyheads.generation import Batch, batch
 from tinyheads.model import GPT2, Cache
+from tinyheads.pythia import Pythia, rotate
 from tinyheads.attribution import logit_attribution
 from tinyheads.heads import (SVD, Component, Head, Heads, block_of, degenerate_blocks, fold, ov_svd, qk_svd)
 from tinyheads.attention import attention_attribution
 from tinyheads.composition import component_score, component_scores, composition_score, composition_scores
 from tinyheads.edges import Edge, predict_edges
-from tinyheads.known_circuits import IOI_CIRCUIT, circuit_auc
+from tinyheads.known_circuits import IOI_CIRCUIT, PYTHIA_IOI_CIRCUIT, circuit_auc
 from tinyheads.prompts import Prompts, everyday_text, ioi, laundry_list, ordinal_recall
 from tinyheads.scoring import (accuracy, accuracy_by_length, bootstrap_interval, by_index, correct, logits_at_end,
                                perplexity, rank_correlation, wilson_interval)

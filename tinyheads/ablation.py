@@ -30,6 +30,7 @@ from tinyheads.positions import changed_at
 from tinyheads.prompts import Prompts
 from tinyheads.scoring import correct
 from tinyheads.stream import Edit, Stream
+from tinyheads.upper_layers import Below, run_below
 
 WAYS = ("zero", "mean", "resample")
 MOST_TESTED = 128  # components; where there are more, the strongest by composition and as many at random are tested
@@ -116,12 +117,14 @@ def check_component(component: Component, ov: SVD) -> None:
 # --- what the movers lose ------------------------------------------------------------------------------
 
 
-def preference(model: GPT2, prompts: Prompts, movers: list[Head], edits: list[Edit] = ()) -> float:
+def preference(model: GPT2, prompts: Prompts, movers: list[Head], edits: list[Edit] = (),
+               below: Below | None = None) -> float:
     """How much the movers prefer the answer, with some edits in place: from 1 at best to -1. Raises HeadError.
 
-    END's attention on the answer's place less that on all other items together, mean over prompts and movers.
+    END's attention on the answer's place less that on all other items together, mean over prompts and movers. below:
+    `run_below(model, prompts.tokens, layer)`, where many edits in that layer or above are tried on the same prompts.
     """
-    patterns = patterns_at_end(model, prompts, movers, edits)                               # [movers, B, T]
+    patterns = patterns_at_end(model, prompts, movers, edits, below)                        # [movers, B, T]
     return preference_in(patterns, prompts).mean().item()
 
 
@@ -145,17 +148,18 @@ def inhibition_scores(model: GPT2, prompts: Prompts, circuit: Circuit, how: str 
     """The inhibition score of each component: how much of the movers' preference for the answer is lost without it.
 
     Positive: that component tells the movers where not to look. how: "zero", "mean" or "resample"; components: those
-    to test, `components_to_test(model, circuit)` if left out. One run of the model each. Source: Merullo et al. 2024,
-    §4. Raises HeadError, InputError.
+    to test, `components_to_test(model, circuit)` if left out. One run each, of the layers from the first of them to the
+    movers'. Source: Merullo et al. 2024, §4. Raises HeadError, InputError.
     """
     circuit.check(model)
     ov = ov_svd(Heads.of(model))
     components = components_to_test(model, circuit, seed) if components is None else components
     edits = remove_components(ov, components, how, seed)
-    whole, scores = preference(model, prompts, circuit.movers), {}
+    below = run_below(model, prompts.tokens, min((c.layer for c in components), default=0))
+    whole, scores = preference(model, prompts, circuit.movers, below=below), {}
     with Progress(f"removing components ({how})", len(components), "runs") as bar:
         for component, edit in zip(components, edits):
-            scores[component] = whole - preference(model, prompts, circuit.movers, [edit])
+            scores[component] = whole - preference(model, prompts, circuit.movers, [edit], below)
             bar.add()
     return scores
 
@@ -174,7 +178,7 @@ def attributed_scores(model: GPT2, prompts: Prompts, circuit: Circuit) -> dict[s
     weight = torch.full((B, N), -1 / (N - 1)).scatter(1, prompts.index[:, None], 1.0)       # [B, N]
     scores: dict[str, float] = {}
     with torch.no_grad():
-        model(prompts.tokens, stream)
+        model.final(prompts.tokens, stream)
         for mover in circuit.movers:
             _, keys = queries_and_keys(model, stream, mover)                                # [B, T, K]
             of_items = keys[torch.arange(B)[:, None], prompts.positions]                    # [B, N, K]

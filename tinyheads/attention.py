@@ -9,6 +9,9 @@ the stream at the query, and k over what was written at the key. With the other 
 
     score = sum_w ((w - mean(w)) / std(x_query) * gain) @ W_Q . k / sqrt(K)  +  (bias @ W_Q + b_Q) . k / sqrt(K)
 
+Where positions rotate (Pythia), q and k are rotated by theirs: q = (LN(x_query) @ W_Q + b_Q) R(i). What q meets may be
+rotated back in its place, q . k = (LN(x_query) @ W_Q + b_Q) . k R(-i), and the rest is as it stands here.
+
 This is for attention what direct logit attribution is for the answer (attribution.py; Elhage et al. 2021, "QK circuit";
 Wang et al. 2022, §3.2). It shows what a head's query was made of on these prompts, where a composition score is of
 weights alone. It does not show a cause: what is taken away may be made up for elsewhere (`inhibition_scores`).
@@ -27,6 +30,7 @@ from tinyheads.errors import HeadError, InputError, StreamError
 from tinyheads.heads import SVD, Component, Head, at_least_float32, check_place
 from tinyheads.model import GPT2
 from tinyheads.positions import at, places
+from tinyheads.pythia import rotate
 from tinyheads.stream import Stream
 
 SIDES = ("query", "key")
@@ -63,11 +67,12 @@ def parts_of_product(model: GPT2, stream: Stream, head: Head, side: str, here: i
                      ov: SVD | None) -> dict[str, Tensor]:
     """What each write at `here` gives to a head's query, or key, times any vector: {name: [B]}, divided by sqrt(K).
 
-    other: [B, K], whole; a key gives the score with it, a weighted sum of keys the same sum of scores. Raises
-    StreamError, HeadError.
+    other: [B, K], whole, and rotated where the model rotates; a key gives the score with it, a weighted sum of keys the
+    same sum of scores. Raises StreamError, HeadError.
     """
     W, b = weights_of(model, head, side)                                                        # [D, K], [K]
-    other = other / math.sqrt(model.config.d_head)
+    position = places(here, *stream.value.shape[:2])[:, 0].to(other.device)                     # [B]
+    other = rotate(other, -position, model.config) / math.sqrt(model.config.d_head)             # [B, K]
     direction, norm = other @ W.T, model.h[head.layer].ln_1         # [B, D]: score = LN(x) . direction + b . other
     before = {name: at_least_float32(at(write, here)) for name, write in written_before(stream, head.layer)}    # [B, D]
     x = sum(before.values())                                                                    # [B, D]
@@ -118,13 +123,17 @@ def check_pattern(stream: Stream, head: Head, q: Tensor, k: Tensor, query: int |
 def written_before(stream: Stream, layer: int) -> list[tuple[str, Tensor]]:
     """The writes [B, T, D] that a layer's heads read, with their names: those before the layer's own, in order."""
     names = list(stream.writes)
-    return [(name, stream.writes[name]) for name in names[:names.index(f"L{layer}.H0")]]
+    before = names[:names.index(f"L{layer}.H0")]
+    too_late = f"edit before L{layer}.mlp"  # in a Pythia it stands before the heads' writes, but behind their read
+    return [(name, stream.writes[name]) for name in before if name != too_late]
 
 
 def queries_and_keys(model: GPT2, stream: Stream, head: Head) -> tuple[Tensor, Tensor]:
-    """A head's queries and keys in a recorded run, each [B, T, K]."""
+    """A head's queries and keys in a recorded run, each [B, T, K], rotated where the model rotates them."""
     read = stream.reads[f"L{head.layer}.attn"]                                                  # [B, T, D]
-    return tuple(read @ W + b for W, b in (weights_of(model, head, side) for side in SIDES))
+    positions = torch.arange(read.shape[1], device=read.device)                                 # [T]
+    return tuple(rotate(read @ W + b, positions, model.config)
+                 for W, b in (weights_of(model, head, side) for side in SIDES))
 
 
 def weights_of(model: GPT2, head: Head, side: str) -> tuple[Tensor, Tensor]:

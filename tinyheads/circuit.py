@@ -21,7 +21,7 @@ from tinyheads.last_token import seen_at_end
 from tinyheads.model import GPT2
 from tinyheads.positions import WHOLE
 from tinyheads.prompts import Prompts
-from tinyheads.stream import Stream, pattern_names
+from tinyheads.stream import Stream, pattern_names, read_behind_heads, read_names
 
 LEAST_INHIBITION = 0.5  # of END's attention on the crossed-off mentions, all together, makes an inhibition head
 LEAST_MOVER = 0.25      # of END's attention on the answer's place, and more than on all other items, makes a mover
@@ -33,7 +33,8 @@ class Circuit:
     """Inhibition heads and the mover heads that can read them, strongest first.
 
     where: the read just behind the last inhibition head, "L8.mlp": what they wrote is found, and changed, there. Left
-    out, it follows from the heads. found: False where the heads are only the nearest to what is asked for; why: what
+    out, it is that of a GPT-2; where attention and MLP read the same sum (Pythia) it is "L9.attn", which
+    `Circuit.of(model, ...)` knows. found: False where the heads are only the nearest to what is asked for; why: what
     was missing. Raises HeadError for a mover that is not in a later layer than every inhibition head.
     """
 
@@ -57,10 +58,21 @@ class Circuit:
         inhibition, movers = (", ".join(map(str, heads)) for heads in (self.inhibition, self.movers))
         return f"inhibition heads {inhibition}; mover heads {movers}" + ("" if self.found else f" ({self.why})")
 
+    @classmethod
+    def of(cls, model: GPT2, inhibition: list[Head], movers: list[Head]) -> "Circuit":
+        """A circuit by hand of this model: `where` is the first read that holds what the inhibition heads write."""
+        last = max((head.layer for head in inhibition), default=0)
+        return cls(inhibition, movers, read_behind_heads(model.config, last))
+
     def check(self, model: GPT2) -> None:
-        """Raise HeadError unless the model has all of these heads."""
+        """Raise HeadError unless the model has all of these heads, and `where` is behind the inhibition heads."""
         for head in [*self.inhibition, *self.movers]:
             check_place(head.layer, head.head, model.config.n_layer, model.config.n_head)
+        last = max(self.inhibition, key=lambda head: head.layer)
+        reads, first = read_names(model.config), read_behind_heads(model.config, last.layer)
+        if self.where not in reads[reads.index(first):]:
+            raise HeadError(f"where is {self.where!r}; the first read of this model that holds what {last} writes is "
+                            f"{first!r} (Circuit.of(model, ...) takes that)")
 
 
 def find_circuit(model: GPT2, prompts: Prompts) -> Circuit:
@@ -94,7 +106,8 @@ def find_circuit(model: GPT2, prompts: Prompts) -> Circuit:
         why.append(f"no head before {movers[0]} looks at the crossed-off mentions with {LEAST_INHIBITION} of END's "
                    f"attention; the nearest is {inhibition[0]} with {on_mentions[:first].max():.2f}")
     last = max(head.layer for head in inhibition)
-    return Circuit(inhibition, [head for head in movers if head.layer > last], found=not why, why="; ".join(why))
+    return Circuit(inhibition, [head for head in movers if head.layer > last], read_behind_heads(model.config, last),
+                   not why, "; ".join(why))
 
 
 def strongest(attention: Tensor, least: float) -> list[Head]:
@@ -123,7 +136,7 @@ def attention_back(model: GPT2, prompts: Prompts) -> Tensor:
     if not len(row):
         raise InputError("no mention in these prompts is of an item: give lists that are crossed off by name")
     stream = Stream(record=True)
-    model(prompts.tokens, stream)
+    model.final(prompts.tokens, stream)
     return torch.stack([stream.patterns[name][row, :, query, key].mean(0) for name in stream.patterns])     # [L, H]
 
 

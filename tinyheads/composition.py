@@ -12,6 +12,18 @@ Random matrices score about 1 / sqrt(D). The two scores are tied together: the s
 whole head is the mean of its components' squared scores, weighted by s_i^2. Where a reader takes up
 only one or two components of a writer, their scores are high and the mean over all K is not.
 
+Where positions rotate (Pythia, `pythia.py`), QK depends on how far the query stands behind the key, QK(d) = W_Q R(d)
+W_K^T. No one distance will do: a reader may take up at distance 5 what it is blind to at distance 0. Nor will the
+dimensions that stay still: heads that look by position use the others. And the mean of QK(d) over d tends to 0 in every
+dimension that rotates fast, whatever is read there. But no length of what is read is below 0, so that the mean of the
+*squared* lengths forgets nothing. The reader's matrix is therefore QK at all the distances of a context side by side
+(weights alone do not say which of them matter), in the same two formulas:
+
+    M_r = [QK(0) | QK(1) | ... | QK(n_ctx - 1)]  [D, n_ctx * D]     ||v^T M_r||^2 = sum over d of ||v^T QK(d)||^2
+
+It is the share of the reader's attention scores, over all distances alike, that the write reaches. Where nothing
+rotates all QK(d) are equal, and the score is the plain one. `at_all_distances` has it without the n_ctx matrices.
+
 `composition_score` and `component_score` are the two formulas, for one pair of heads.
 `composition_scores` and `component_scores` give the same numbers for all pairs of a model at once.
 
@@ -26,8 +38,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tinyheads.config import GPT2Config
 from tinyheads.errors import HeadError
 from tinyheads.heads import SVD, Heads, one_thread, ov_svd
+from tinyheads.pythia import cos_and_sin, quarter_turn
 
 MODES = ("Q", "K", "V")
 ROWS = 1024  # writer components at a time, so that their products stay in the processor's cache
@@ -58,12 +72,39 @@ def component_score(write: Tensor, M: Tensor) -> Tensor:
 def read_circuits(heads: Heads, mode: str) -> tuple[Tensor, Tensor]:
     """What each head multiplies the stream by where it reads it, as two factors [L, H, D, K]: M_r = A B^T.
 
-    M_r is W_Q W_K^T for "Q", W_K W_Q^T for "K" and W_V W_O for "V". Raises HeadError for another mode.
+    M_r is W_Q W_K^T for "Q", W_K W_Q^T for "K" and W_V W_O for "V". For "Q" and "K" of a Pythia B is [L, H, K, K], and
+    A B^T has the lengths of QK at all distances (`at_all_distances`). Raises HeadError for another mode.
     """
     if mode not in MODES:
         raise HeadError(f"composition is by 'Q', 'K' or 'V', not by {mode!r}")
-    return {"Q": (heads.W_Q, heads.W_K), "K": (heads.W_K, heads.W_Q),
-            "V": (heads.W_V, heads.W_O.transpose(2, 3))}[mode]
+    if mode == "V":
+        return heads.W_V, heads.W_O.transpose(2, 3)
+    (A, B), sign = ((heads.W_Q, heads.W_K), -1) if mode == "Q" else ((heads.W_K, heads.W_Q), 1)
+    return A, at_all_distances(B, sign, heads.config)
+
+
+def at_all_distances(B: Tensor, sign: int, config: GPT2Config) -> Tensor:
+    """A reader's second factor at all distances: [L, H, K, K] in place of B [L, H, D, K], for lengths alone.
+
+    sign: 1 or -1, whether distance d rotates the rows of B by d or by -d, as M = [A B(0)^T | A B(1)^T | ...] has it.
+    Lengths depend on B^T B alone, and it may be replaced by its mean over d, which is what the result F has for F^T F.
+    With y for x turned by 90 degrees, a row is x cos + y sin. So the mean of B(d)^T B(d) is the sum of four matrices,
+    x^T x, x^T y, y^T x and y^T y, each times the mean product of two cosines or sines. A GPT-2's B stays as it is.
+    """
+    r = config.n_rotary
+    if r == 0:
+        return B
+    cos, sin = cos_and_sin(sign * torch.arange(config.n_ctx), config, B.double())    # [n_ctx, r] each
+    cos, sin = F.pad(cos, (0, config.d_head - r), value=1.0), F.pad(sin, (0, config.d_head - r))   # [n_ctx, K] each
+    turned = lambda G: F.pad(quarter_turn(G[..., :r]), (0, config.d_head - r))       # [L, H, K, K], its columns
+    of_xx = B.double().mT @ B.double()                                               # [L, H, K, K]
+    of_xy = turned(of_xx)
+    of_yy = turned(of_xy.mT)
+    mean = (of_xx * (cos.T @ cos) + of_xy * (cos.T @ sin) + of_xy.mT * (sin.T @ cos)
+            + of_yy * (sin.T @ sin)) / config.n_ctx                                  # [L, H, K, K]
+    with one_thread():
+        scale, directions = torch.linalg.eigh(mean)                                  # [L, H, K], [L, H, K, K]
+    return (scale.clamp_min(0).sqrt()[..., None] * directions.mT).to(B.dtype)        # [L, H, K, K]
 
 
 def later(n_layer: int) -> Tensor:

@@ -26,6 +26,7 @@ from torch import Tensor
 from tinyheads.config import GPT2Config
 from tinyheads.errors import HeadError
 from tinyheads.model import GPT2
+from tinyheads.pythia import rotate
 
 FACTORISING = threading.RLock()  # held while torch's number of threads is changed
 
@@ -192,9 +193,13 @@ def ov_svd(heads: Heads) -> SVD:
     return thin_svd(heads.W_V, heads.W_O.transpose(2, 3))
 
 
-def qk_svd(heads: Heads) -> SVD:
-    """The SVD of QK = W_Q W_K^T for all heads."""
-    return thin_svd(heads.W_Q, heads.W_K)
+def qk_svd(heads: Heads, distance: int = 0) -> SVD:
+    """The SVD of QK = W_Q W_K^T for all heads.
+
+    distance: of the query behind the key, in tokens, which matters where positions rotate (Pythia): there QK is
+    W_Q R(distance) W_K^T, and W_Q W_K^T at distance 0. Composition scores take all distances (`composition.py`).
+    """
+    return thin_svd(rotate(heads.W_Q, distance, heads.config), heads.W_K)
 
 
 def thin_svd(A: Tensor, B: Tensor) -> SVD:

@@ -2,9 +2,13 @@
 
 The circuit for indirect object identification, "When Mary and John went to the store, John gave a
 drink to" -> " Mary", was found in GPT-2 124M by running it and patching activations (Wang et al. 2022,
-"Interpretability in the Wild"). None of that is used for the predictions; it is only what they are
-compared with. The measure is the area under the ROC curve (Fawcett 2006, "An introduction to ROC
-analysis"): how often the score of a known edge is higher than that of another pair of heads.
+"Interpretability in the Wild"). Pythia-160m's for the same task was found by attributing to its edges what
+patching them changes (Tigges et al. 2024, "LLM Circuit Analyses Are Consistent Across Training and Scale",
+Figure 4); its heads are taken here from the code of Franco et al. (2025, "Signals in the Stream: Pinpointing
+Attention-Causal Communication in Language Models"), which compares circuits with it. None of that is used for
+the predictions; it is only what they are compared with. The measure is the area under the ROC curve (Fawcett
+2006, "An introduction to ROC analysis"): how often the score of a known edge is higher than that of another
+pair of heads.
 """
 
 from dataclasses import dataclass
@@ -14,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinyheads.composition import later
+from tinyheads.config import GPT2Config
 from tinyheads.errors import HeadError
 from tinyheads.heads import Head
 
@@ -33,6 +38,15 @@ ROLES = {head: role for role, group in [
     ("previous token", PREVIOUS_TOKEN), ("duplicate token", DUPLICATE_TOKEN), ("induction", INDUCTION),
     ("S-inhibition", S_INHIBITION), ("name mover", NAME_MOVERS)] for head in group}
 
+# Pythia-160m's, from Tigges et al. 2024 as above; no duplicate-token heads are listed.
+PYTHIA_PREVIOUS_TOKEN = heads_named("2.6")
+PYTHIA_INDUCTION = heads_named("4.6 4.11 5.0")
+PYTHIA_S_INHIBITION = heads_named("6.6 7.2 7.9")
+PYTHIA_NAME_MOVERS = heads_named("8.2 8.10 9.4 10.7")
+PYTHIA_ROLES = {head: role for role, group in [
+    ("previous token", PYTHIA_PREVIOUS_TOKEN), ("induction", PYTHIA_INDUCTION), ("S-inhibition", PYTHIA_S_INHIBITION),
+    ("name mover", PYTHIA_NAME_MOVERS)] for head in group}
+
 
 @dataclass(frozen=True)
 class KnownEdges:
@@ -47,6 +61,21 @@ IOI_CIRCUIT = {
     "K": KnownEdges(PREVIOUS_TOKEN, INDUCTION),                    # "the token before me was ..."
     "V": KnownEdges(DUPLICATE_TOKEN + INDUCTION, S_INHIBITION),    # "this one stood here before"
 }
+PYTHIA_IOI_CIRCUIT = {
+    "Q": KnownEdges(PYTHIA_S_INHIBITION, PYTHIA_NAME_MOVERS),
+    "K": KnownEdges(PYTHIA_PREVIOUS_TOKEN, PYTHIA_INDUCTION),
+    "V": KnownEdges(PYTHIA_INDUCTION, PYTHIA_S_INHIBITION),
+}
+
+
+def ioi_circuit_of(config: GPT2Config) -> tuple[dict[str, KnownEdges], dict[Head, str]]:
+    """The IOI circuit as published for a model of these sizes, and its heads' roles: GPT-2 124M's, Pythia-160m's.
+
+    Both empty for other models.
+    """
+    if (config.n_layer, config.n_head, config.n_embd) != (12, 12, 768):
+        return {}, {}
+    return (PYTHIA_IOI_CIRCUIT, PYTHIA_ROLES) if config.kind == "Pythia" else (IOI_CIRCUIT, ROLES)
 
 
 def circuit_pairs(n_layer: int, n_head: int, mode: str,
@@ -62,7 +91,7 @@ def circuit_pairs(n_layer: int, n_head: int, mode: str,
     for head in edges.writers + edges.readers:
         if not (0 <= head.layer < n_layer and 0 <= head.head < n_head):
             raise HeadError(f"the circuit has the head {head}; this model has L0.H0 to L{n_layer - 1}.H{n_head - 1}. "
-                            f"The IOI circuit is that of GPT-2 124M")
+                            f"IOI_CIRCUIT is that of GPT-2 124M, PYTHIA_IOI_CIRCUIT of Pythia-160m")
     known = torch.zeros(n_layer, n_head, n_layer, n_head, dtype=torch.bool)
     into_readers = torch.zeros_like(known)
     for reader in edges.readers:

@@ -8,7 +8,7 @@ earlier tokens are kept (`Cache`), and each edited run is of one token: as many 
 
 In such a run END is position 0: of edits, of writes and reads [B, 1, D], of patterns' queries [B, H, 1, T].
 It takes prompts that all end at T - 1. `seen_at_end` takes any: it looks at one thing at END while the whole prompt
-runs, and keeps nothing else.
+runs, up to the layer that is looked at, and keeps nothing else.
 """
 
 from typing import Sequence
@@ -22,6 +22,7 @@ from tinyheads.model import GPT2, Cache
 from tinyheads.positions import at
 from tinyheads.prompts import Prompts
 from tinyheads.stream import Edit, Stream
+from tinyheads.upper_layers import Below, layer_of, run_above, run_below
 
 
 @torch.no_grad()
@@ -34,7 +35,7 @@ def before_end(model: GPT2, prompts: Prompts) -> Cache:
     if T == 1:
         raise TaskError("nothing stands before END in prompts of one token")
     cache = Cache()
-    model.final(prompts.tokens[:, :-1], cache=cache)                                 # logits are not needed
+    model.final(prompts.tokens[:, :-1], cache=cache)
     return cache
 
 
@@ -57,14 +58,26 @@ def run_end(model: GPT2, prompts: Prompts, earlier: Cache, edits: Sequence[Edit]
     return logits[:, 0], stream
 
 
+def logits_with_edits(model: GPT2, prompts: Prompts, edits: Sequence[Edit],
+                      below: Below | None = None) -> Tensor:
+    """What the model says behind the prompts in a run with some edits: logits [B, V] at END, and at no other position.
+
+    below: `run_below(model, prompts.tokens, layer)`, for a run of the layers from there on.
+    """
+    stream = Stream(edits=edits)
+    x = run_above(model, below, stream) if below else model.final(prompts.tokens, stream)      # [B, T, D]
+    return at(x, prompts.end) @ model.unembedding.T                                            # [B, V]
+
+
 @torch.no_grad()
-def seen_at_end(model: GPT2, prompts: Prompts, names: Sequence[str], of: str,
-                edits: Sequence[Edit] = ()) -> list[Tensor]:
+def seen_at_end(model: GPT2, prompts: Prompts, names: Sequence[str], of: str, edits: Sequence[Edit] = (),
+                below: Below | None = None) -> list[Tensor]:
     """What a run with some edits has at END, for each name. Raises StreamError for a name that is not there.
 
     of="writes": what is written ("L8.H10"), [B, D]; of="stream": what is there before a read ("L1.attn"), [B, D];
     of="reads": what that read hands on, behind its LayerNorm, [B, D]; of="patterns": END's attention in a layer ("L1"),
-    [B, H, T].
+    [B, H, T]. The run ends with the layer of the last name. below: `run_below(model, prompts.tokens, layer)`, for one
+    that begins in that layer.
     """
     seen = {}
 
@@ -74,16 +87,27 @@ def seen_at_end(model: GPT2, prompts: Prompts, names: Sequence[str], of: str,
             return value
         return Edit(name, keep, of=of)
 
-    model.final(prompts.tokens, Stream(edits=[*edits, *(look(name) for name in names)]))    # logits are not needed
+    stream = Stream(edits=[*edits, *(look(name) for name in names)])
+    if any(edit.name == "embed" for edit in stream.edits):
+        model.final(prompts.tokens, stream)
+    else:
+        last = max((layer_of(name, model.config.n_layer) for name in names), default=0)
+        below = below or run_below(model, prompts.tokens, 0)
+        run_above(model, below, stream, last if last < model.config.n_layer else None)
     return [seen[name] for name in names]
 
 
-def patterns_at_end(model: GPT2, prompts: Prompts, heads: Sequence[Head], edits: Sequence[Edit] = ()) -> Tensor:
-    """Some heads' attention from END, in one run of the prompts with some edits: [heads, B, T]. Raises HeadError."""
+def patterns_at_end(model: GPT2, prompts: Prompts, heads: Sequence[Head], edits: Sequence[Edit] = (),
+                    below: Below | None = None) -> Tensor:
+    """Some heads' attention from END, in one run of the prompts with some edits: [heads, B, T]. Raises HeadError.
+
+    below: as in `seen_at_end`.
+    """
     for head in heads:
         check_place(head.layer, head.head, model.config.n_layer, model.config.n_head)
     layers = sorted({head.layer for head in heads})
-    by_layer = dict(zip(layers, seen_at_end(model, prompts, [f"L{layer}" for layer in layers], "patterns", edits)))
+    patterns = seen_at_end(model, prompts, [f"L{layer}" for layer in layers], "patterns", edits, below)
+    by_layer = dict(zip(layers, patterns))                                           # [B, H, T] each
     return torch.stack([by_layer[head.layer][:, head.head] for head in heads])
 
 

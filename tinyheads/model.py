@@ -62,21 +62,26 @@ class Attention(nn.Module):
         B, T, D = x.shape
         H, K = self.n_head, D // self.n_head
         q, k, v = self.c_attn(x).view(B, T, 3, H, K).permute(2, 0, 3, 1, 4)   # each [B, H, T, K]
+        self.attend(q, k, v, stream, cache)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, stream: Stream, cache: "Cache | None") -> None:
+        """Let each query look at the keys, gather their values and write. q, k, v: [B, H, T, K]."""
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)                             # [B, H, S, K], S = past + T
+        B, H, T, K = q.shape
         S = k.shape[2]
         if stream.needs_pattern(self.layer):
             scores = q @ k.transpose(2, 3) / math.sqrt(K)                     # [B, H, T, S]
-            scores = scores.masked_fill(~causal_mask(T, S, x.device), -math.inf)
+            scores = scores.masked_fill(~causal_mask(T, S, q.device), -math.inf)
             # softmax: exp(scores) / exp(scores).sum(-1), so that what a query gives to its keys sums to 1
             pattern = stream.pattern(self.layer, scores.softmax(dim=-1))      # [B, H, T, S]
             z = pattern @ v                                                   # [B, H, T, K]
         elif T == S:
             z = F.scaled_dot_product_attention(q, k, v, is_causal=True)       # the same, fused
         else:
-            z = F.scaled_dot_product_attention(q, k, v, causal_mask(T, S, x.device))
+            z = F.scaled_dot_product_attention(q, k, v, causal_mask(T, S, q.device))
         z = z.transpose(1, 2)                                                 # [B, T, H, K]
-        stream.write_heads(self.layer, z, self.c_proj.weight.view(H, K, D), self.c_proj.bias)
+        stream.write_heads(self.layer, z, self.c_proj.weight.view(H, K, -1), self.c_proj.bias)
 
 
 class MLP(nn.Module):
@@ -155,14 +160,18 @@ class GPT2(nn.Module):
                               f"{type(stream).__name__}")
         past, grown = (0, None) if cache is None else (cache.length, Cache(dict(cache.kept)))
         with stream.run(self.config):
-            positions = torch.arange(past, past + tokens.shape[1], device=tokens.device)      # [T]
-            stream.write("embed", self.wte(tokens) + self.wpe(positions))                     # [B, T, D]
+            stream.write("embed", self.embed(tokens, past))                                   # [B, T, D]
             for block in self.h:
                 block(stream, grown)
             x = stream.read("unembed", self.ln_f)                                             # [B, T, D]
         if cache is not None:
             cache.kept = grown.kept
         return x
+
+    def embed(self, tokens: Tensor, past: int) -> Tensor:
+        """What the stream begins with, [B, T, D]: each token's vector and, behind `past` positions, each position's."""
+        positions = torch.arange(past, past + tokens.shape[1], device=tokens.device)          # [T]
+        return self.wte(tokens) + self.wpe(positions)
 
     def checked(self, tokens: Tensor, cache: "Cache | None" = None) -> Tensor:
         """The tokens as int64 [B, T] on the model's device. Raises InputError that says what is wrong."""
@@ -234,7 +243,11 @@ class Cache:
     @property
     def length(self) -> int:
         """How many positions are kept, S."""
-        return self.kept[0][0].shape[2] if self.kept else 0
+        return self.length_in(0)
+
+    def length_in(self, layer: int) -> int:
+        """How many positions are kept of one layer: while the model runs, more in layers that it has run already."""
+        return self.kept[layer][0].shape[2] if layer in self.kept else 0
 
     def check(self, config: GPT2Config, tokens: Tensor) -> None:
         """Raise InputError unless what is kept is of as many prompts as tokens [B, T], and of such a model."""

@@ -8,7 +8,7 @@ Each task is a list of candidates and one right answer, asked for at the last to
 
 The first is that of Wang et al. 2022 ("Interpretability in the Wild", arXiv:2211.00593), in templates like
 theirs. The Laundry List is the task of Merullo et al. 2024, whose abstract gives no template: recall from
-a list whose other items are crossed off. Its wording here is ours, and so is that of recall.
+a list whose other items are crossed off. Its wordings here are ours, and so is that of recall.
 
 Every word that varies is one token of the model's tokenizer, so that a place in the prompt is one word. Prompts of a
 batch that are not equally long are padded on the right (`generation.batch`).
@@ -26,7 +26,7 @@ from tinyheads.errors import TaskError
 from tinyheads.files.tokenizer import Tokenizer
 from tinyheads.generation import batch
 from tinyheads.positions import places
-from tinyheads.words import ITEMS, NAMES, ORDINALS, PLACES, THINGS, VERBS, in_one_token, single_tokens
+from tinyheads.words import (ITEMS, NAMES, ORDINALS, PLACES, THINGS, VERBS, WORDINGS, in_one_token, single_tokens)
 
 IOI_TEMPLATES = (  # {A} and {B}: the two names in the order of their first mention; {S}: the one mentioned again
     "When {A} and {B} went to the {place}, {S} gave a {thing} to",
@@ -113,23 +113,26 @@ def ioi(tokenizer: Tokenizer, n: int, order: str = "mixed", seed: Seed = 0, name
 
 
 def laundry_list(tokenizer: Tokenizer, n: int, n_items: int, by: str = "ordinal", seed: Seed = 0,
-                 items: list[str] = ITEMS) -> Prompts:
+                 items: list[str] = ITEMS, wording: str = "list") -> Prompts:
     """A list, all of whose items but one are crossed off, in random order; which is left? N = n_items, M = N - 1.
 
     by: how they are crossed off, "ordinal" ("third, first"), "name" ("coat, sock") or "mixed": in a third of the lists
-    all by ordinal, in a third all by name, in a third each one or the other; items: words to draw from. GPT-2's
-    tokenizer has ten ordinals in one token each, so longer lists there go by name. Raises TaskError.
+    all by ordinal, in a third all by name, in a third each one or the other; items: words to draw from; wording: one of
+    WORDINGS, of which the bundled models know "list" alone. GPT-2's tokenizer has ten ordinals in one token each, so
+    longer lists there go by name. Raises TaskError.
     """
     check_choice("by", by, ("ordinal", "name", "mixed"))
+    check_choice("wording", wording, tuple(WORDINGS))
+    opening, between, done_with, still = WORDINGS[wording]
     lists, verbs, ordinals, draw = draw_lists(tokenizer, n, n_items, 2, seed, items, ordinals=by != "name")
     rows, slots, mentions, index = [], [], [], []
     done = torch.rand(n, n_items, generator=draw).argsort(dim=1).tolist()           # the last one of each is left
     named = mentions_by_name(n, n_items, by, draw)                                  # [n][n_items]
     for words, verb, (*crossed, left), name in zip(lists, verbs, done, named):
-        row = listed(verb, words) + [". Done:"]
+        row = listed(opening.format(verb=verb), words, between) + [done_with]
         for k in crossed:
-            row += [f" {words[k] if name[k] else ordinals[k]}", ","]
-        rows.append(row[:-1] + [f". Still to {verb}: the"])
+            row += [f" {words[k] if name[k] else ordinals[k]}", between]
+        rows.append(row[:-1] + [still.format(verb=verb)])
         slots.append(range(1, 2 * n_items, 2))
         mentions.append(range(2 * n_items + 1, 4 * n_items - 1, 2))
         index.append(left)
@@ -148,7 +151,7 @@ def ordinal_recall(tokenizer: Tokenizer, n: int, n_items: int, seed: Seed = 0, i
     """A list, and one ordinal: which item stands there? N = n_items, M = 1 (the ordinal). Raises TaskError."""
     lists, verbs, ordinals, draw = draw_lists(tokenizer, n, n_items, 1, seed, items, ordinals=True)
     index = torch.randint(n_items, (n,), generator=draw).tolist()
-    rows = [listed(verb, words) + [". The", f" {ordinals[k]}", " one:"]
+    rows = [listed(f"To {verb}:", words, ",") + [". The", f" {ordinals[k]}", " one:"]
             for words, verb, k in zip(lists, verbs, index)]
     return assemble(tokenizer, rows, [range(1, 2 * n_items, 2)] * n, [[2 * n_items + 1]] * n, index)
 
@@ -190,9 +193,9 @@ def draw_lists(tokenizer: Tokenizer, n: int, n_items: int, least: int, seed: See
     return [[words[k] for k in row] for row in which], verb, ordinals, draw
 
 
-def listed(verb: str, words: list[str]) -> list[str]:
+def listed(opening: str, words: list[str], between: str) -> list[str]:
     """ "To wash: sock, hat" in pieces: item k is piece 2k + 1."""
-    return [f"To {verb}:"] + [piece for word in words for piece in (f" {word}", ",")][:-1]
+    return [opening] + [piece for word in words for piece in (f" {word}", between)][:-1]
 
 
 def assemble(tokenizer: Tokenizer, rows: list[list[str]], slots: list, mentions: list, index: list[int]) -> Prompts:

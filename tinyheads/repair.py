@@ -26,10 +26,11 @@ from tinyheads.circuit import Circuit
 from tinyheads.errors import InputError, SubspaceError, TaskError
 from tinyheads.files.progress import Progress
 from tinyheads.heads import Head, at_least_float32, check_place
+from tinyheads.last_token import logits_with_edits
 from tinyheads.model import GPT2
-from tinyheads.positions import at
 from tinyheads.prompts import Prompts
 from tinyheads.stream import Edit, Stream
+from tinyheads.upper_layers import Below, run_above, run_below
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,10 @@ def fit_repair(model: GPT2, circuit: Circuit, basis: Tensor, improve: list[Promp
 def fit(model: GPT2, heads: list[Head], basis: Tensor, improve: list[Prompts], keep: list[Prompts | Tensor],
         hold: float, steps: int, rate: float) -> Repair:
     """`fit_repair` with everything checked, and gradients on. Those of the model itself are never asked for."""
-    improve, keep = ([own(batch) for batch in batches] for batches in (improve, keep))
+    first = min(head.layer for head in heads)                              # what lies below is the same in every step
+    improve, keep = ([own(batch, model, first) for batch in batches] for batches in (improve, keep))
     with torch.no_grad():
-        before = [log_probabilities(model, batch, []) for batch in keep]
+        before = [log_probabilities(model, batch, below, []) for batch, below in keep]
     weights = at_least_float32(model.wte.weight)
     matrices = {head: torch.eye(len(basis), dtype=weights.dtype, device=weights.device, requires_grad=True)
                 for head in heads}
@@ -145,12 +147,12 @@ def fit(model: GPT2, heads: list[Head], basis: Tensor, improve: list[Prompts], k
     with Progress("fitting the repair", steps, "steps") as bar:
         for step in range(steps):
             edits = Repair(basis, matrices, ()).edits()
-            prompts = improve[step % len(improve)]
-            logits = at_least_float32(at(model(prompts.tokens, Stream(edits=edits)), prompts.end))  # [B, V]
+            prompts, below = improve[step % len(improve)]
+            logits = at_least_float32(logits_with_edits(model, prompts, edits, below))             # [B, V]
             among = logits.gather(1, prompts.candidates.to(logits.device))                         # [B, N]
             loss = F.cross_entropy(among, prompts.index.to(logits.device))
-            for batch, target in zip(keep, before):
-                now = log_probabilities(model, batch, edits)
+            for (batch, below), target in zip(keep, before):
+                now = log_probabilities(model, batch, below, edits)
                 loss = loss + hold * F.kl_div(now, target, log_target=True, reduction="none").sum(-1).mean()
             for M, gradient in zip(matrices.values(), torch.autograd.grad(loss, list(matrices.values()))):
                 M.grad = gradient
@@ -164,17 +166,23 @@ def fit(model: GPT2, heads: list[Head], basis: Tensor, improve: list[Prompts], k
     return Repair(basis, found, tuple(losses))
 
 
-def own(batch: Prompts | Tensor) -> Prompts | Tensor:
-    """A copy of prompts, or of tokens [B, T]: autograd does not take tensors that were made inside inference_mode."""
+def own(batch: Prompts | Tensor, model: GPT2, layer: int) -> tuple[Prompts | Tensor, Below]:
+    """A copy of prompts, or of tokens [B, T], and the stream just before a layer.
+
+    A copy, for autograd does not take tensors that were made inside inference_mode.
+    """
     if isinstance(batch, Tensor):
-        return batch.clone()
-    return replace(batch, **{name: x.clone() for name, x in vars(batch).items() if isinstance(x, Tensor)})
+        return batch.clone(), run_below(model, batch, layer)
+    copied = replace(batch, **{name: x.clone() for name, x in vars(batch).items() if isinstance(x, Tensor)})
+    return copied, run_below(model, copied.tokens, layer)
 
 
-def log_probabilities(model: GPT2, batch: Prompts | Tensor, edits: list[Edit]) -> Tensor:
+def log_probabilities(model: GPT2, batch: Prompts | Tensor, below: Below, edits: list[Edit]) -> Tensor:
     """The log-probabilities of the next token: at END of prompts [B, V], or everywhere in a text [B, T, V]."""
-    stream = Stream(edits=edits)
-    logits = model(batch, stream) if isinstance(batch, Tensor) else at(model(batch.tokens, stream), batch.end)
+    if isinstance(batch, Tensor):
+        logits = run_above(model, below, Stream(edits=edits)) @ model.unembedding.T
+    else:
+        logits = logits_with_edits(model, batch, edits, below)
     return at_least_float32(logits).log_softmax(dim=-1)
 
 

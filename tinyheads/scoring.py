@@ -20,6 +20,7 @@ from tinyheads.model import GPT2
 from tinyheads.positions import at, places
 from tinyheads.prompts import Prompts, check_choice, check_count
 
+AT_ONCE = 100_000_000  # logits of a text that are held at once, 400 MB of them
 
 @torch.no_grad()
 def logits_at_end(model: GPT2, prompts: Prompts, batch: int = 256) -> Tensor:
@@ -115,10 +116,13 @@ def bootstrap_interval(statistic: Callable[..., float], *values: Tensor, seed: i
 @torch.no_grad()
 def perplexity(model: GPT2, tokens: Tensor) -> float:
     """exp of the mean cross-entropy of each next token of texts [B, T], T from 2. Raises TaskError, InputError."""
-    logits = at_least_float32(model(tokens)[:, :-1])                                                # [B, T - 1, V]
-    if not logits.shape[1]:
+    if tokens.shape[1] < 2:
         raise TaskError("a text of one token has no next one to be surprised by")
-    return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten().to(logits.device)).exp().item()
+    surprise = []                                                      # of each next token, a few texts at a time
+    for some in tokens.split(max(1, AT_ONCE // (tokens.shape[1] * model.config.n_vocab))):
+        logits = at_least_float32(model(some)[:, :-1])                                              # [b, T - 1, V]
+        surprise.append(F.cross_entropy(logits.transpose(1, 2), some[:, 1:].to(logits.device), reduction="none"))
+    return torch.cat(surprise).mean().exp().item()                                                  # [B, T - 1] -> []
 
 
 def rank_correlation(x: Tensor, y: Tensor) -> float:

@@ -26,7 +26,7 @@ from tinyheads.circuit import Circuit
 from tinyheads.errors import SubspaceError
 from tinyheads.files.progress import Progress
 from tinyheads.heads import at_least_float32
-from tinyheads.last_token import before_end, patterns_at_end, patterns_of_end_alone, run_end
+from tinyheads.last_token import (before_end, logits_with_edits, patterns_at_end, patterns_of_end_alone, run_end)
 from tinyheads.model import GPT2, Cache
 from tinyheads.positions import WHOLE, Positions, at, changed_at
 from tinyheads.prompts import Prompts
@@ -35,7 +35,8 @@ from tinyheads.stream import Edit, Stream
 from tinyheads.subspace import check_every_index, stream_at_end, subspace_from_activations
 
 Change = Callable[[Tensor], Tensor]
-RUNS = 512  # prompts, times points, at once in a traversal
+RUNS = 512                # prompts, times points, at once in a traversal,
+MEMORY = 500_000_000      # or fewer, so that their keys and values take about so many bytes
 
 
 # --- functions to put into an Edit ------------------------------------------------------------------------
@@ -89,11 +90,12 @@ def steered_answers(model: GPT2, prompts: Prompts, circuit: Circuit, basis: Tens
 
     The stream is changed at END just before the read `circuit.where`; the answer is the candidate with the largest
     logit. earlier: `before_end(model, prompts)`, where the same prompts are steered many times: then END runs alone.
-    Raises SubspaceError.
+    Raises SubspaceError, HeadError.
     """
+    circuit.check(model)
     change = lambda position: Edit(circuit.where, set_coordinates(basis, values, position), of="stream")
     if earlier is None:
-        logits = at(model(prompts.tokens, Stream(edits=[change(prompts.end)])), prompts.end)        # [B, V]
+        logits = logits_with_edits(model, prompts, [change(prompts.end)])                           # [B, V]
     else:
         logits, _ = run_end(model, prompts, earlier, [change(0)])                                   # [B, V]
     candidates = prompts.candidates.to(logits.device)                                               # [B, N]
@@ -122,8 +124,9 @@ def steering_rate(model: GPT2, prompts: Prompts, circuit: Circuit, basis: Tensor
 def mean_codes(model: GPT2, prompts: Prompts, circuit: Circuit, basis: Tensor) -> Tensor:
     """Each index's code: the mean coordinates at END, just before `circuit.where`, by the answer's index. [N, k]
 
-    This tells where END usually is when an index is the answer. Raises SubspaceError.
+    This tells where END usually is when an index is the answer. Raises SubspaceError, HeadError.
     """
+    circuit.check(model)
     check_every_index(prompts)
     return by_index(coordinates(stream_at_end(model, prompts, circuit.where), basis), prompts)
 
@@ -155,7 +158,8 @@ def traverse(model: GPT2, prompts: Prompts, circuit: Circuit, basis: Tensor, poi
         raise SubspaceError(f"points in {len(basis)} dimensions are [G, {len(basis)}], not {list(points.shape)}")
     attended, answered, earlier, B = [], [], before_end(model, prompts), len(prompts.tokens)
     with Progress("traversing", len(points), "points") as bar:
-        for some in points.split(max(1, RUNS // B)):
+        a_run = sum(2 * keys[0].numel() * keys.element_size() for keys, _ in earlier.kept.values())   # bytes
+        for some in points.split(max(1, min(RUNS, MEMORY // a_run) // B)):
             G = len(some)
             change = set_coordinates(basis, some.repeat(B, 1), 0)                          # each prompt, G times
             logits, stream = run_end(model, prompts, earlier, [Edit(circuit.where, change, of="stream")], copies=G)

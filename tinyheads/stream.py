@@ -272,6 +272,17 @@ def read_names(config: GPT2Config) -> list[str]:
     return [f"L{layer}.{part}" for layer in range(config.n_layer) for part in ("attn", "mlp")] + ["unembed"]
 
 
+def read_behind_heads(config: GPT2Config, layer: int) -> str:
+    """The first read that holds what a layer's heads wrote: "L8.mlp" for layer 8.
+
+    Where attention and MLP read the same sum (Pythia), both have read before the heads write, and it is "L9.attn", or
+    "unembed" behind the last layer.
+    """
+    if not config.parallel:
+        return f"L{layer}.mlp"
+    return f"L{layer + 1}.attn" if layer + 1 < config.n_layer else "unembed"
+
+
 def pattern_names(config: GPT2Config) -> list[str]:
     """Every attention pattern of a model: "L0", "L1", ..."""
     return [f"L{layer}" for layer in range(config.n_layer)]

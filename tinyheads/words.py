@@ -9,6 +9,12 @@ from tinyheads.files.tokenizer import Tokenizer
 
 ORDINALS = ("first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth "
             "fifteenth sixteenth seventeenth eighteenth nineteenth twentieth").split()
+WORDINGS = {  # of a Laundry List: what opens it, stands between two items, between list and mentions, and before END
+    "list": ("To {verb}:", ",", ". Done:", ". Still to {verb}: the"),
+    "note": ("Things to {verb}:", ",", ". Things that are done:", ". The one thing that is left to {verb} is the"),
+    "sentence": ("I had to {verb} the", ", the", ". I am done with the", ". So I still have to {verb} the"),
+    "story": ("Mary had to {verb} the", ", the", ". John did the", ". So Mary only had to {verb} the"),
+}
 VERBS = "wash buy pack find clean".split()  # what is to be done with the items of a list
 PLACES = ("store school office park garden station market library restaurant hospital house church beach farm museum "
           "theater airport bank hotel lake").split()

@@ -23,7 +23,8 @@ SEEN = {"subspace.stream_at_end", "last_token.seen_at_end"}
 OPEN = {
     "4.5": {"ablation.remove", "ablation.several", "ablation.derangement", "basis.following", "basis.check_basis",
             "circuit.preference_in", "circuit.attention_to", "circuit.answer_places", "composition.composition_score",
-            "composition.component_score", "composition.read_circuits", "composition.later", "composition.narrow",
+            "composition.component_score", "composition.read_circuits", "composition.at_all_distances",
+            "composition.later", "composition.narrow",
             "composition.component_scores", "composition.composition_scores", "composition.gram_core",
             "composition.safe_divisor"},
     "5.5": STEERING,
@@ -37,8 +38,8 @@ OPEN = {
 }
 OPEN["4.7"] = OPEN["4.5"] | {"ablation.inhibition_scores", "ablation.remove_components", "ablation.check_component",
                              "ablation.preference", "last_token.patterns_at_end", "last_token.seen_at_end"}
-NO_ANALYSIS = {"config", "errors", "stream", "generation", "model", "heads", "prompts", "words", "positions", "plots",
-               "plots_of_space"}
+NO_ANALYSIS = {"config", "errors", "stream", "generation", "model", "pythia", "heads", "prompts", "words", "positions",
+               "plots", "plots_of_space", "published", "check", "upper_layers"}
 CLOSED_TOO = {"5.4": {"positions.changed_at"}, "5.7": {"plots_of_space.draw_regions"}, "6.1": {"positions.changed_at"}}
 
 

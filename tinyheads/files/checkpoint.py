@@ -3,8 +3,8 @@
 Three ways in, one way to look at them: OpenAI's TensorFlow bundle, a safetensors file (bare, or in a
 folder with `config.json`, there in one piece or in shards), and what `tinyheads.save` wrote, which is
 the second again. All end as the same names, Hugging Face's without their `transformer.` prefix
-(`h.0.attn.c_attn.weight`, in the `x @ W + b` orientation), and are checked against the sizes in the
-config. Arrays stay in the file, behind a memory map, until they are asked for.
+(`h.0.attn.c_attn.weight`, in the `x @ W + b` orientation; a Pythia's too: `neox.py`), and are checked
+against the sizes in the config. Arrays stay in the file, behind a memory map, until they are asked for.
 
 The shapes in a file do not say how many heads share n_embd, nor LayerNorm's epsilon, nor the activation.
 A file without a config is therefore read only where these are known, or given.
@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyheads.config import OPENAI_SIZES, GPT2Config, read_json
+from tinyheads.config import OPENAI_SIZES, GPT2Config, PythiaConfig, read_config, read_json
 from tinyheads.errors import CheckpointError, ConfigError, did_you_mean
 from tinyheads.files.array_file import Entry, as_path, map_file, read_array
+from tinyheads.files.neox import from_stored, our_name, stored_name, stored_shape
 from tinyheads.files.progress import Progress
 from tinyheads.files.safetensors_file import read_safetensors
 from tinyheads.files.tensorflow_bundle import read_bundle, tensor_is_intact
@@ -49,12 +50,14 @@ class Checkpoint:
         self.shapes = config.tensor_shapes()
         for name, entry in entries.items():
             if name not in self.shapes:
-                raise CheckpointError(f"{path}: tensor {name!r} has no place in a GPT-2 of {config.n_layer} layers; "
-                                      f"{did_you_mean(name, self.shapes)}")
+                stored, valid = stored_name(name, config), [stored_name(each, config) for each in self.shapes]
+                raise CheckpointError(f"{path}: tensor {stored!r} has no place in a {config.kind} of {config.n_layer} "
+                                      f"layers; {did_you_mean(stored, valid)}")
             stored = entry.shape[1:] if len(entry.shape) == 3 and entry.shape[0] == 1 else entry.shape
-            if stored != self.shapes[name]:  # OpenAI stores [1, D, 3D]: its matrices are convolutions of width 1
-                raise CheckpointError(f"{path}: tensor {name!r} has shape {list(entry.shape)}; the config asks for "
-                                      f"{list(self.shapes[name])}")
+            wanted = stored_shape(self.shapes[name], name, config)
+            if stored != wanted:  # OpenAI stores [1, D, 3D]: its matrices are convolutions of width 1
+                raise CheckpointError(f"{path}: tensor {self.stored_name(name)!r} has shape {list(entry.shape)}; the "
+                                      f"config asks for {list(wanted)}")
         # Maps of all files, made now: a file that is saved over later stays, for this checkpoint, what it was.
         files = {entry.file for entry in [*entries.values(), *([second_wte] if second_wte else [])]}
         self.maps = {file: map_file(file) for file in files}
@@ -64,6 +67,10 @@ class Checkpoint:
         """The tensors that are there, sorted."""
         return sorted(self.entries)
 
+    def stored_name(self, name: str) -> str:
+        """The name that a tensor has in the file, for a reader who looks there."""
+        return stored_name(name, self.config)
+
     def __contains__(self, name: str) -> bool:
         return name in self.entries
 
@@ -72,7 +79,8 @@ class Checkpoint:
             raise CheckpointError(f"{self.path}: tensor {name!r} is missing; it has {len(self.entries)} tensors, "
                                   f"{did_you_mean(name, self.names)}")
         entry = self.entries[name]
-        array = read_array(entry, self.maps[entry.file], name).reshape(self.shapes[name])
+        array = read_array(entry, self.maps[entry.file], name)
+        array = from_stored(name, array.reshape(stored_shape(self.shapes[name], name, self.config)), self.config)
         if name == "wte.weight" and self.second_wte:
             self.refuse_untied(array)
         return array
@@ -85,9 +93,10 @@ class Checkpoint:
         """
         other = read_array(self.second_wte, self.maps[self.second_wte.file], "lm_head.weight")
         if not np.array_equal(embedding, other, equal_nan=True):
-            raise CheckpointError(f"{self.path}: lm_head.weight differs from wte.weight, and tie_word_embeddings, true "
-                                  f"where no config.json says otherwise, asks for one matrix. If the model has two, "
-                                  f"write \"tie_word_embeddings\": false into its config.json")
+            first, second = (self.stored_name(name) for name in ("wte.weight", "lm_head.weight"))
+            raise CheckpointError(f"{self.path}: {second} differs from {first}, and tie_word_embeddings, true where no "
+                                  f"config.json says otherwise, asks for one matrix. If the model has two, write "
+                                  f"\"tie_word_embeddings\": false into its config.json")
         self.second_wte = None  # once is enough
 
     def verify(self) -> None:
@@ -207,20 +216,29 @@ def open_safetensors(path: Path, files: list[Path], config_path: Path, n_head: i
     """
     entries: dict[str, Entry] = {}
     other_heads: list[str] = []
+    neox = False
     for file in files:
-        for stored_name, entry in read_safetensors(file).items():
-            name = PREFIXES.sub("", stored_name)
-            if re.fullmatch(r"h\.\d+\.attn\.(bias|masked_bias)", name):
+        for stored, entry in read_safetensors(file).items():
+            plain = PREFIXES.sub("", stored)
+            name = our_name(plain)
+            if name is None or re.fullmatch(r"h\.\d+\.attn\.(bias|masked_bias)", name):
                 continue  # the causal mask, which old versions of transformers saved along
+            neox = neox or name != plain
             if OTHER_HEADS.match(name):
                 other_heads.append(name)
                 continue
             if name in entries:
-                raise CheckpointError(f"{file}: tensor {name!r} is there twice, the second time as {stored_name!r}")
+                raise CheckpointError(f"{file}: tensor {name!r} is there twice, the second time as {stored!r}")
             entries[name] = entry
     if not entries:
         raise CheckpointError(f"{path}: holds no tensors of a GPT-2")
-    config = GPT2Config.from_json(config_path) if config_path.exists() else config_from_shapes(path, entries, n_head)
+    if neox and not config_path.exists():
+        raise CheckpointError(f"{path}: its tensors have GPT-NeoX's names, and no config.json is beside it: nothing "
+                              f"says how many heads there are, and what positions rotate")
+    config = read_config(config_path) if config_path.exists() else config_from_shapes(path, entries, n_head)
+    if neox and not isinstance(config, PythiaConfig):
+        raise CheckpointError(f"{path}: its tensors have GPT-NeoX's names, and {config_path} is a GPT-2's; its "
+                              f"model_type should be gpt_neox")
     second_wte = None
     if config.tied and "lm_head.weight" in entries:
         second_wte = entries.pop("lm_head.weight")

@@ -1,11 +1,12 @@
-"""OpenAI's GPT-2 files, fetched once into `weights/<size>/`.
+"""OpenAI's GPT-2 files and EleutherAI's Pythia files, fetched once into `weights/<name>/`.
 
 Each file is received as `<file>.part`, continued by an HTTP Range request where an earlier run
-broke off, checked for its size (and, for the two tokenizer files, its SHA-256), and only then
+broke off, checked for its size (and, for OpenAI's two tokenizer files, its SHA-256), and only then
 given its name: a file under its final name is complete. One process at a time downloads into a
 folder; another waits, and finds the files there. From a terminal:
 
     python -m tinyheads download 124M
+    python -m tinyheads download pythia-160m
 
 How much a file should hold is known from the server alone: Content-Length, or the total in
 Content-Range. Where the answer's body has another length than it said, or where it does not say
@@ -22,10 +23,12 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
-from typing import BinaryIO, Iterator
+from typing import BinaryIO, Iterator, Sequence
 
+from tinyheads.config import PYTHIA_SIZES
 from tinyheads.errors import DownloadError
 from tinyheads.files.progress import Progress
 
@@ -34,9 +37,27 @@ try:
 except ImportError:  # not on Windows: there, two downloads at once into one folder must be avoided by hand
     fcntl = None
 
-BASE_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models"  # or the environment's TINYHEADS_BASE_URL
-FILES = ["hparams.json", "encoder.json", "vocab.bpe", "model.ckpt.index", "model.ckpt.data-00000-of-00001"]
-SHA256 = {  # of every size's tokenizer files; the ones that tiktoken pins for "gpt2"
+
+@dataclass(frozen=True)
+class Source:
+    """Where models are published: the address of one is base_url, or what the environment's `variable` says, and path.
+
+    files: of a model, the weights last: where they are, the others are; tokenizer: those of them that tokenize.
+    """
+
+    base_url: str
+    variable: str
+    path: str
+    files: tuple[str, ...]
+    tokenizer: tuple[str, ...]
+
+
+OPENAI = Source("https://openaipublic.blob.core.windows.net/gpt-2/models", "TINYHEADS_BASE_URL", "{name}",
+                ("hparams.json", "encoder.json", "vocab.bpe", "model.ckpt.index", "model.ckpt.data-00000-of-00001"),
+                ("vocab.bpe", "encoder.json"))
+ELEUTHERAI = Source("https://huggingface.co/EleutherAI", "TINYHEADS_HUB_URL", "{name}/resolve/main",
+                    ("config.json", "tokenizer.json", "model.safetensors"), ("tokenizer.json",))
+SHA256 = {  # of OpenAI's tokenizer files, the same for every size; the ones that tiktoken pins for "gpt2"
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
 }
@@ -46,15 +67,23 @@ PIECE = 1 << 18  # bytes received at a time, at most
 WEB_PAGE = re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE)  # how none of the files begins
 
 
-def fetch_model(size: str, folder: Path, base_url: str | None = None, files: list[str] = FILES) -> None:
-    """Fetch the files of a model of OpenAI's into a folder; `weights.download` says more. Raises DownloadError."""
-    base_url = (base_url or os.environ.get("TINYHEADS_BASE_URL") or BASE_URL).rstrip("/")
-    if all((folder / name).exists() for name in files):
+def source_of(name: str) -> Source:
+    """Where a model of this name ("124M", "pythia-160m") is published."""
+    return ELEUTHERAI if name in PYTHIA_SIZES else OPENAI
+
+
+def fetch_model(name: str, folder: Path, base_url: str | None = None, files: Sequence[str] | None = None) -> None:
+    """Fetch the files of a published model into a folder; `weights.download` says more. Raises DownloadError."""
+    source = source_of(name)
+    files = source.files if files is None else files
+    base_url = (base_url or os.environ.get(source.variable) or source.base_url).rstrip("/")
+    address = f"{base_url}/{source.path.format(name=name)}"
+    if all((folder / file).exists() for file in files):
         return
     with only_process_in(folder):
-        for name in files:
-            if not (folder / name).exists():
-                fetch(f"{base_url}/{size}/{name}", folder / name, SHA256.get(name))
+        for file in files:
+            if not (folder / file).exists():
+                fetch(f"{address}/{file}", folder / file, source.files, SHA256.get(file))
 
 
 @contextmanager
@@ -104,8 +133,11 @@ def is_name_of(path: Path, file: BinaryIO) -> bool:
         return False
 
 
-def fetch(url: str, path: Path, sha256: str | None = None) -> None:
-    """Fetch one file, continuing `<path>.part` if that is there. Raises DownloadError; `path` is whole or absent."""
+def fetch(url: str, path: Path, files: Sequence[str], sha256: str | None = None) -> None:
+    """Fetch one of a model's files, continuing `<path>.part` if that is there. `path` is whole or absent.
+
+    Raises DownloadError.
+    """
     part = path.with_name(path.name + ".part")
     try:
         for attempt in range(ATTEMPTS):
@@ -117,7 +149,7 @@ def fetch(url: str, path: Path, sha256: str | None = None) -> None:
                     raise DownloadError(f"{url}: the server answered {error.code} {error.reason}") from error
             except (OSError, http.client.HTTPException) as error:
                 if attempt == ATTEMPTS - 1:
-                    raise DownloadError(no_network_message(url, path, part, error)) from error
+                    raise DownloadError(no_network_message(url, path, part, error, files)) from error
             time.sleep(0.2 * 2**attempt)
         check_content(url, part, sha256)
         os.replace(part, path)
@@ -160,10 +192,11 @@ def ask(url: str, have: int) -> http.client.HTTPResponse:
         request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except ValueError as error:
-        raise DownloadError(f"{url}: is no address to download from ({error}); one looks like {BASE_URL}") from error
+        raise DownloadError(f"{url}: is no address to download from ({error}); one looks like "
+                            f"{OPENAI.base_url}") from error
     if not isinstance(response, http.client.HTTPResponse):  # file:, data:, ftp:
         response.close()
-        raise DownloadError(f"{url}: is no address on the web to download from; one looks like {BASE_URL}")
+        raise DownloadError(f"{url}: is no address on the web to download from; one looks like {OPENAI.base_url}")
     return response
 
 
@@ -233,8 +266,8 @@ def check_content(url: str, part: Path, sha256: str | None) -> None:
                             f"deleted")
 
 
-def no_network_message(url: str, path: Path, part: Path, error: Exception) -> str:
+def no_network_message(url: str, path: Path, part: Path, error: Exception, files: Sequence[str]) -> str:
     """What to do by hand where the network does not answer."""
     received = f"{part.stat().st_size} bytes are in {part}, run again to continue. " if part.exists() else ""
     return (f"{url}: {getattr(error, 'reason', None) or error}. {received}Without a network, fetch the files elsewhere "
-            f"and put them into {path.parent}/: {', '.join(FILES)}")
+            f"and put them into {path.parent}/: {', '.join(files)}")

@@ -11,20 +11,23 @@ import os
 import re
 import tempfile
 from pathlib import Path
+from typing import Sequence
 
 import numpy as np
 import torch
 
-from tinyheads.config import OPENAI_SIZES
+from tinyheads.config import OPENAI_SIZES, PYTHIA_SIZES, PythiaConfig
 from tinyheads.errors import CheckpointError, DownloadError, TokenizerError, did_you_mean
 from tinyheads.files import tokenizer_files
 from tinyheads.files.array_file import as_path
 from tinyheads.files.checkpoint import open_checkpoint
-from tinyheads.files.download import FILES, fetch_model
+from tinyheads.files.download import fetch_model, source_of
+from tinyheads.files.neox import stored_name, to_stored
 from tinyheads.files.safetensors_file import write_safetensors
 from tinyheads.files.tokenizer import Tokenizer
 from tinyheads.heads import Heads, heads_from
 from tinyheads.model import GPT2
+from tinyheads.pythia import Pythia
 
 BUNDLED = ("tiny", "even", "content", "named")  # the models that this repository brings along
 # What people who know Hugging Face's libraries call OpenAI's models.
@@ -32,9 +35,10 @@ OPENAI_NAMES = {"gpt2": "124M", "gpt2-small": "124M", "gpt2-medium": "355M", "gp
 
 
 def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = False, n_head: int | None = None) -> GPT2:
-    """A model of the name (BUNDLED; "124M" ... "1558M", downloaded once) or at the path, ready to run.
+    """A model of the name (BUNDLED; "124M" ... "1558M", "pythia-160m", downloaded once) or at the path, ready to run.
 
-    path: a folder (OpenAI's bundle, safetensors with config.json) or a .safetensors file; for names see `locate`.
+    path: a folder (OpenAI's bundle, safetensors with config.json) or a .safetensors file; for names see `locate`. It is
+    a `Pythia` where its config.json says so, and works wherever a GPT2 does.
     verify: check the checksums stored in OpenAI's bundle first; n_head: heads in a layer, only for a
     .safetensors file of another shape than OpenAI's with no config.json beside it (see `open_checkpoint`).
     The weights are float32 and frozen (`model.requires_grad_()` makes them trainable again); heads of
@@ -43,14 +47,14 @@ def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = Fa
     checkpoint = open_checkpoint(locate(path), verify, n_head)
     missing = [name for name in checkpoint.shapes if name not in checkpoint]
     if missing == ["lm_head.weight"]:
-        raise CheckpointError(f"{checkpoint.path}: tensor 'lm_head.weight' is missing, the unembedding, which is a "
-                              f"matrix of its own where the config's tie_word_embeddings is false. If it is wte.weight "
-                              f"again, write true there")
+        raise CheckpointError(f"{checkpoint.path}: tensor {checkpoint.stored_name(missing[0])!r} is missing, the "
+                              f"unembedding, which is a matrix of its own where the config's tie_word_embeddings is "
+                              f"false. If it is {checkpoint.stored_name('wte.weight')} again, write true there")
     if missing:
-        raise CheckpointError(f"{checkpoint.path}: {len(missing)} tensors of a whole model are missing, {missing[0]!r} "
-                              f"the first; it has {checkpoint.names[:6]} ... ({len(checkpoint.names)} in all). For "
-                              f"heads alone, load_heads is enough")
-    model = GPT2(checkpoint.config, seed=None)
+        raise CheckpointError(f"{checkpoint.path}: {len(missing)} tensors of a whole model are missing, "
+                              f"{checkpoint.stored_name(missing[0])!r} the first; it has {checkpoint.names[:6]} ... "
+                              f"({len(checkpoint.names)} in all). For heads alone, load_heads is enough")
+    model = (Pythia if isinstance(checkpoint.config, PythiaConfig) else GPT2)(checkpoint.config, seed=None)
     # The file's map is read-only: copy it, into one buffer, since fresh memory for each tensor costs as much again.
     buffer = np.empty(sum(parameter.numel() for parameter in model.parameters()), dtype=np.float32)
     start = 0
@@ -65,7 +69,8 @@ def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = Fa
 def save(model: GPT2, folder: str | Path, tokenizer: Tokenizer | None = None) -> Path:
     """Write model.safetensors and config.json (and tokenizer.json and tokenizer_config.json) into a folder.
 
-    `load(folder)` opens it, and so do `transformers.GPT2LMHeadModel.from_pretrained(folder)` and AutoTokenizer.
+    `load(folder)` opens it, and so do `transformers.GPT2LMHeadModel.from_pretrained(folder)`, for a Pythia
+    GPTNeoXForCausalLM, and AutoTokenizer.
     The tokenizer takes the place of whatever tokenizer was there. Without one, a folder that holds a tokenizer's
     files is refused, since nothing says that they fit this model: give `load_tokenizer(folder)` to keep them.
     Until all files are written, and after an error, the folder is what it was; a process that is killed outright leaves
@@ -75,7 +80,8 @@ def save(model: GPT2, folder: str | Path, tokenizer: Tokenizer | None = None) ->
     if not isinstance(tokenizer, Tokenizer | None):
         raise CheckpointError(f"not saved: tokenizer must be a tinyheads.Tokenizer, not {type(tokenizer).__name__}")
     named = model.named_parameters(remove_duplicate=False)  # an untied model's two may have been made one by hand
-    arrays = {name: parameter.detach().float().cpu().numpy() for name, parameter in named}
+    arrays = {stored_name(name, model.config): to_stored(name, parameter.detach().float().cpu().numpy(), model.config)
+              for name, parameter in named}
     broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if broken:
         raise CheckpointError(f"not saved: {broken[0]} holds values that are not finite")
@@ -134,14 +140,14 @@ def load_heads(path: str | Path, fold: bool = True, verify: bool = False, n_head
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """The tokenizer of a named model ("tiny", "124M") or in a folder, from OpenAI's or Hugging Face's files.
+    """The tokenizer of a named model ("tiny", "124M", "pythia-160m") or in a folder, from any of these files.
 
-    Those are tokenizer.json, or vocab.json and merges.txt, or encoder.json and vocab.bpe (`tokenizer_files.py`). Where
-    the folder holds several of these, all must be the same tokenizer. A named OpenAI model's are downloaded where
+    They are tokenizer.json, or vocab.json and merges.txt, or encoder.json and vocab.bpe (`tokenizer_files.py`). Where
+    the folder holds several of these, all must be the same tokenizer. A published model's are downloaded where
     they are missing. Raises TokenizerError, also for a tokenizer that does not encode as GPT-2's does.
     """
     try:
-        folder = locate(path, tokenizer_files.KINDS)
+        folder = locate(path, tokenizer=True)
     except CheckpointError as error:
         raise TokenizerError(str(error)) from error
     return tokenizer_files.read_tokenizer(folder if folder.is_dir() else folder.parent)  # beside a .safetensors file
@@ -159,20 +165,33 @@ def openai_size(name: object) -> str | None:
     return size if size in OPENAI_SIZES else None
 
 
-def locate(name: str | Path, kinds: list[list[str]] = [["model.safetensors"], FILES]) -> Path:
-    """Where a path or a named model lies: a folder or a file.
+def published_name(name: object) -> str | None:
+    """The name under which a published model is downloaded and kept, "124M" or "pythia-160m", or None.
+
+    Besides the names of `openai_size` these are "pythia-160m", "EleutherAI/pythia-160m" and the like.
+    """
+    if not isinstance(name, str):
+        return None
+    plain = name.strip().rstrip("/").lower().removeprefix("eleutherai/")
+    return plain if plain in PYTHIA_SIZES else openai_size(name)
+
+
+def locate(name: str | Path, tokenizer: bool = False) -> Path:
+    """Where a path or a named model lies, for its weights or its tokenizer: a folder or a file.
 
     A path that exists is that path: a folder `gpt2` in the working directory comes before OpenAI's model. Then names
-    are looked for in the search path. Of OpenAI's models one of the `kinds`, lists of files, must be complete there
-    (a model.safetensors converted from OpenAI's will do for the weights); else the last kind is downloaded.
+    are looked for in the search path. Of a published model the files must be complete there, of one kind or another
+    (a model.safetensors converted from OpenAI's will do for the weights); else they are downloaded.
     """
-    size = openai_size(name)
-    if size is None or os.path.exists(as_path(name)):
+    known = published_name(name)
+    if known is None or os.path.exists(as_path(name)):
         return find_weights(name)
+    source = source_of(known)
     for folder in search_path():
-        if any(all((folder / size / file).exists() for file in kind) for kind in kinds):
-            return folder / size
-    return download(size, files=kinds[-1])
+        for kind in tokenizer_files.KINDS if tokenizer else [["model.safetensors"], source.files]:
+            if all((folder / known / file).exists() for file in kind):
+                return folder / known
+    return download(known, files=source.tokenizer if tokenizer else source.files)
 
 
 def search_path() -> list[Path]:
@@ -194,28 +213,31 @@ def find_weights(name: str | Path) -> Path:
 
     Raises CheckpointError that lists where it was looked for, and the names that are nearest.
     """
-    path, size = as_path(name), openai_size(name)
-    is_name = isinstance(name, str) and re.fullmatch(r"[\w-]+", size or name)
-    looked = [path, *([folder / (size or name) for folder in search_path()] if is_name else [])]
+    path, known = as_path(name), published_name(name)
+    is_name = isinstance(name, str) and re.fullmatch(r"[\w-]+", known or name)
+    looked = [path, *([folder / (known or name) for folder in search_path()] if is_name else [])]
     for place in looked:
         if os.path.exists(place):  # unlike place.exists(), False for a name too long to be one
             return place
-    near = did_you_mean(path.name, [*BUNDLED, *OPENAI_SIZES, *OPENAI_NAMES])
+    near = did_you_mean(path.name, [*BUNDLED, *OPENAI_SIZES, *OPENAI_NAMES, *PYTHIA_SIZES])
     raise CheckpointError(f"no weights {str(name)!r}; looked for {', '.join(map(str, looked))}; names: {near}")
 
 
-def download(size: str, folder: str | Path | None = None, base_url: str | None = None,
-             files: list[str] = FILES) -> Path:
-    """Fetch a model of OpenAI's ("124M", "355M", "774M", "1558M"; "gpt2", ...); gives the folder it lies in.
+def download(name: str, folder: str | Path | None = None, base_url: str | None = None,
+             files: Sequence[str] | None = None) -> Path:
+    """Fetch a published model; gives the folder it lies in.
 
-    folder: where to; `weights/<size>` of the first place in the search path if None.
-    base_url: address before `/<size>/<file>`; else TINYHEADS_BASE_URL, else OpenAI's own.
+    name: of OpenAI's "124M", "355M", "774M", "1558M" ("gpt2", ...), of EleutherAI's "pythia-70m", "pythia-160m".
+    folder: where to; `weights/<name>` of the first place in the search path if None.
+    base_url: address before `/<name>/<file>`; else TINYHEADS_BASE_URL, else OpenAI's own. For a Pythia, address before
+    `/<name>/resolve/main/<file>`; else TINYHEADS_HUB_URL, else EleutherAI's on Hugging Face's hub.
     Files that are there already are left alone. Raises DownloadError; run again to continue.
     """
-    known = openai_size(size)
+    known = published_name(name)
     if known is None:
-        raise DownloadError(f"no OpenAI model {size!r}; there are {', '.join(OPENAI_SIZES)}; "
-                            f"{did_you_mean(str(size), [*OPENAI_SIZES, *OPENAI_NAMES])}")
+        names = [*OPENAI_SIZES, *PYTHIA_SIZES]
+        raise DownloadError(f"no model {name!r} can be downloaded; there are {', '.join(names)}; "
+                            f"{did_you_mean(str(name), [*names, *OPENAI_NAMES])}")
     places = search_path()
     if not folder and not places:
         raise DownloadError("no home folder is known to download into; say where, with folder= or TINYHEADS_WEIGHTS")
