@@ -22,7 +22,7 @@ import torch
 
 import tinyheads as th
 from tinyheads import (ablation, attention, attribution, basis, circuit, composition, edges, known_circuits, last_token,
-                       planted, planted_rotary, repair, scoring, steering, subspace)
+                       planted, planted_gpt2, planted_parts, planted_rotary, repair, scoring, steering, subspace)
 
 from .comparing import Wrong, close
 
@@ -207,7 +207,7 @@ def lazily(mistakes: Callable, args: tuple) -> Iterator[tuple]:
 
 # What the assignments are about. The rest of the library makes models, heads and prompts, and runs them.
 ANALYSIS = (ablation, attention, attribution, basis, circuit, composition, edges, known_circuits, last_token, planted,
-            planted_rotary, repair, scoring, steering, subspace)
+            planted_gpt2, planted_parts, planted_rotary, repair, scoring, steering, subspace)
 
 
 def all_but(*names: str) -> tuple[str, ...]:
