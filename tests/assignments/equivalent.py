@@ -1,6 +1,7 @@
 """Mutants that no check can catch, since they are right: (function, pattern of the line, why), by assignment.
 
-The pattern (a regular expression) is that of the whole line with the slip; an empty function stands for any.
+The pattern (a regular expression) is that of the whole line with the slip; an empty function stands for any, and
+"chance_scores/circuit" for a helper where that exercise is tried with it.
 """
 
 HALF = "float16 is off by less than the handout's tolerance, 1e-3 of the largest"
@@ -20,6 +21,8 @@ EQUIVALENT = {
         ("residual_stream", r"of = .* in weights\.items\(\)\}", "names of other layers keep their prefix, unused"),
         ("residual_stream", r"for layer in .*ln_1\.bias.*", "each layer has one of both"),
         ("logit_attribution", r"return .*(u @ bias|scale\.shape).*", "the same number; the same shape"),
+        ("logit_without", r"after = .*covariance\.sum\(0\).*", "a covariance is symmetric"),
+        ("logit_without", r"return as_half\(.*", HALF),
     ],
     2: [
         ("split_heads", r"D = c_proj\.shape\[-?1\]|D = c_attn\.shape\[0\]", "c_proj is square, and c_attn as long"),
@@ -39,11 +42,17 @@ EQUIVALENT = {
         ("", r"return as_half\(.*", HALF),
         ("", r"return as_whole\(\[text .*", NO_TENSOR),
         ("composition_score", r"return norm\(.*", SYMMETRIC),
+        ("chance_scores", r"D, G = \(len\(A\), B\.T @ B @ \(A\.T @ A\)\)", "both products have the same eigenvalues"),
+        ("chance_scores", r"D, G = \(len\(B\), .*", "A and B are equally long"),
+        ("chance_scores/circuit",
+         r"return {'Q': \(head\['W_K'\], head\['W_Q'\]\), 'K': \(head\['W_Q'\], head\['W_K'\]\).*",
+         "a matrix and its transpose have the same singular values, and nothing else counts"),
         ("top_edges", r"edges = .*for a in range\(L [-+] 1\).*for c in range\(a \+ 1, L\).*",
          "the last layer has no later one, and there is none behind it"),
         ("roc_area", r"return .*", "a bool times 0.5, or plus a double, is the same number"),
     ],
     4: [
+        ("pattern_without", r"new = .* else c\.mean\(\)", "one number for all prompts, as it is without expand_as"),
         ("pick_heads", r"return as_(half|whole)\(.*", NO_TENSOR),
         ("", r"return as_half\(.*", HALF),
         ("remove", r"instead = .*'mean': part\.mean\(0\), .*", "[T, D] is subtracted from each of [B, T, D]"),
@@ -64,6 +73,7 @@ EQUIVALENT = {
         ("draw_regions", r"for i, code in .*", PERSON),
     ],
     6: [
+        ("least_change", r"gram = .*eye\(len\(wanted\)\)", "z and wanted have n rows each"),
         ("", r"return as_half\(.*", HALF),
         ("accuracy", r"logits = model\(prompts\.tokens, th\.Stream\(\)\).*", "no exercise hands edits to it"),
         ("stream_at_end", r"return seen\[-1\]", ONE_ENTRY),

@@ -99,8 +99,9 @@ def tried(number: int, seeds: range, share: float, n_messages: int) -> dict[str,
 
 def reason(number: int, mutant: Mutant) -> str:
     """Why a mutant is equivalent, or ""."""
+    functions = ("", mutant.where, f"{mutant.exercise}/{mutant.where}")
     return next((why for function, pattern, why in EQUIVALENT[number]
-                 if function in ("", mutant.where) and re.fullmatch(pattern, mutant.line)), "")
+                 if function in functions and re.fullmatch(pattern, mutant.line)), "")
 
 
 def progress(text: str) -> None:

@@ -21,7 +21,7 @@ def test_mutants_are_caught_or_listed():
     command = [sys.executable, "-W", "ignore", str(HERE / "mutations.py"), *share]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
-    rows = [line.split() for line in done.stdout.splitlines()[1:]]
+    rows = [line.split() for line in done.stdout.splitlines()[1:] if line.split()[0].isdigit()]
     assert [row[0] for row in rows] == list("23")
     assert all(int(row[1]) >= 10 and int(row[1]) == int(row[2]) + int(row[3]) for row in rows)
 
@@ -45,7 +45,7 @@ def test_a_cause_that_comes_and_goes_is_found_out():
 def test_what_is_listed_as_equivalent_names_functions_and_reasons(number):
     source = (HERE / f"reference_{number}.py").read_text()
     for function, pattern, why in equivalent.EQUIVALENT[number]:
-        assert not function or f"def {function}(" in source
+        assert all(f"def {name}(" in source for name in function.split("/") if name)
         assert re.compile(pattern) and len(why) > 10
 
 

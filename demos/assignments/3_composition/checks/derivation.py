@@ -18,7 +18,7 @@ def posed(generator: Generator, D: int, K: int, mode: str, decay: float) -> Pose
 
 
 def calls_chance(generator: Generator) -> list[Call]:
-    return [posed(generator, 8, 3, "Q", 0.7), posed(generator, 12, 4, "V", 1.0), posed(generator, 7, 2, "K", 0.5)]
+    return [posed(generator, 8, 3, "Q", 0.7), posed(generator, 12, 4, "V", 1.0), posed(generator, 11, 4, "K", 0.9)]
 
 
 def read_matrix(reader: dict[str, Tensor], mode: str) -> Tensor:
