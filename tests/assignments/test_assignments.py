@@ -31,7 +31,7 @@ def rounds():
                 dealt.append(place := {})
             place[function] = mistake
         for k, wrong in enumerate(dealt):
-            yield pytest.param(number, k, wrong, id=f"{number}-{k}")
+            yield pytest.param(number, k, wrong, id=f"{number}-{k}", marks=[pytest.mark.long] if k else [])
 
 
 def exercise_of(assignment, mistake):

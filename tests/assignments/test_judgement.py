@@ -13,6 +13,7 @@ import torch
 from grader import marks
 from grader.session import Session, Submission
 
+pytestmark = pytest.mark.long
 HERE = Path(__file__).parent
 HOLDS = (0.1, 0.3)                      # the first is one of the starter's, the second is not
 

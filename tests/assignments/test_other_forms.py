@@ -29,6 +29,7 @@ def every_leaf(form, value):
     return form(value)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", range(1, 7))
 def test_right_answers_in_another_form_get_full_marks(number, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -65,6 +65,7 @@ def test_the_readmes_table_is_read():
     assert not agrees(0.6, 60, 0.98, 400) and agrees(0.95, 60, 0.98, 400)
 
 
+@pytest.mark.long
 def test_4_shows_three_components_that_carry_the_answer(starter, capsys):
     n = 60
     starter(4).main(n)
@@ -80,6 +81,7 @@ def test_4_shows_three_components_that_carry_the_answer(starter, capsys):
         assert agrees(seen, n, told, n_told), (what, seen, told)
 
 
+@pytest.mark.long
 def test_5_shows_that_a_random_index_is_followed_and_where_it_is_not(starter, capsys):
     n = 150
     starter(5).main(n, steps=7)
@@ -94,6 +96,7 @@ def test_5_shows_that_a_random_index_is_followed_and_where_it_is_not(starter, ca
     assert right > 0.9 and looks > 0.9 and agrees(rate, n, unfollowed, n_told)
 
 
+@pytest.mark.long
 def test_6_shows_a_repair_in_the_stream_and_hardly_one_in_the_weights(starter, capsys, monkeypatch):
     n, module = 100, starter(6)
     monkeypatch.setattr(module, "HOLDS", (1.0,))
