@@ -22,6 +22,18 @@ def required_versions() -> dict[str, str]:
     return dict(re.findall(r"^([\w-]+)>=([\d.]+)$", lines, re.MULTILINE))
 
 
+def pytest_addoption(parser) -> None:
+    parser.addoption("--all", action="store_true", help="also the tests that are marked long, which take minutes")
+
+
+def pytest_collection_modifyitems(config, items) -> None:
+    """Tests that are marked long are skipped but with --all, which CI gives."""
+    if not config.getoption("--all"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes long: pytest --all runs it"))
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
     """The versions below the results, with -q too."""
     versions = [f"{name} {metadata.version(name)}" for name in required_versions()]

@@ -15,6 +15,7 @@ import pytest
 from tinyheads import plots
 
 DEMOS = Path(__file__).parents[1] / "demos"
+STARTERS = sorted(DEMOS.glob("assignments/[1-9]_*/starter.py"))
 CHAPTERS = sorted(DEMOS.glob("0[0-9]_*.py"))
 
 
@@ -58,11 +59,59 @@ def test_a_notebook_has_the_whole_chapter_and_nothing_else(notebooks):
         assert again == [line for line in chapter.read_text(encoding="utf-8").splitlines() if line], chapter
 
 
+def test_a_starters_notebook_has_the_whole_starter_and_nothing_else(notebooks, tmp_path):
+    paths = notebooks.write_notebooks(tmp_path, assignments=True)
+    assert [path.parent.name for path in paths] == [starter.parent.name for starter in STARTERS] and len(paths) == 6
+    for path, starter in zip(paths, STARTERS):
+        again = as_script(json.loads(path.read_text(encoding="utf-8"))["cells"][1:])
+        assert again == [line for line in starter.read_text(encoding="utf-8").splitlines() if line], starter
+
+
+@pytest.mark.parametrize("starter", STARTERS, ids=lambda path: path.parent.name)
+def test_a_starters_notebook_runs_to_what_is_not_yet_written(notebooks, starter):
+    names = {"__name__": "__main__"}
+    for cell in notebooks.starter_notebook(starter)["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code" and not source.startswith("if __name__"):
+            exec(compile(source, cell["id"], "exec"), names)
+    functions = re.findall(r"^def (\w+)\(.*?raise NotImplementedError", starter.read_text(), re.M | re.S)
+    assert callable(names["check"]) and len(functions) >= 6 and set(functions) <= set(names)
+
+
+@pytest.mark.parametrize("source, fetches", [
+    ("git+https://example.org/copy", ["git", "clone", "-q", "--depth", "1", "https://example.org/copy"]),
+    ("https://example.org/students.zip", ["https://example.org/students.zip", "course.zip"])])
+def test_a_starters_first_cell_fetches_the_repository_where_tinyheads_is_missing(notebooks, monkeypatch, tmp_path,
+                                                                                source, fetches):
+    commands, folder = [], tmp_path / "tinyheads-course"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command))
+    monkeypatch.setattr("urllib.request.urlretrieve", lambda *asked: commands.append(list(asked)) or ("course.zip", 0))
+    monkeypatch.setattr("shutil.unpack_archive", lambda archive, where: commands.append([archive, where]))
+    cell = "".join(notebooks.starter_notebook(STARTERS[0], source)["cells"][0]["source"])
+    exec(cell, {})
+    assert commands == []                                                     # it is here
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    exec(cell, {})
+    assert commands[0] == fetches + [str(folder)] * (fetches[0] == "git")
+    assert commands[1:-1] == [["course.zip", "."]] * source.endswith(".zip")
+    assert commands[-1] == [sys.executable, "-m", "pip", "install", "-q", "torch==2.13.0", "-e", str(folder)]
+    assert sys.path[-1] == str(folder)
+    folder.mkdir()
+    exec(cell, {})
+    assert len(commands) == (4 if source.endswith(".zip") else 3)             # not fetched again
+
+
 def test_the_files_are_nbformat_4_5_and_always_the_same(notebooks, tmp_path):
-    paths = notebooks.write_notebooks(tmp_path / "new" / "folder")
-    assert [path.stem for path in paths] == [chapter.stem for chapter in CHAPTERS]
+    def written():
+        folder = tmp_path / "new" / "folder"
+        return notebooks.write_notebooks(folder) + notebooks.write_notebooks(folder, assignments=True)
+
+    paths = written()
+    assert [path.stem for path in paths] == [chapter.stem for chapter in CHAPTERS] + ["starter"] * 6
     before = [path.read_bytes() for path in paths]
-    assert [path.read_bytes() for path in notebooks.write_notebooks(tmp_path / "new" / "folder")] == before
+    assert [path.read_bytes() for path in written()] == before
     for book in map(json.loads, before):
         assert set(book) == {"cells", "metadata", "nbformat", "nbformat_minor"}
         assert (book["nbformat"], book["nbformat_minor"]) == (4, 5)
@@ -75,7 +124,8 @@ def test_the_files_are_nbformat_4_5_and_always_the_same(notebooks, tmp_path):
             assert cell["cell_type"] in ("code", "markdown") and cell["metadata"] == {}
             assert all(line.endswith("\n") for line in cell["source"][:-1]) and not cell["source"][-1].endswith("\n")
             assert cell.get("outputs", []) == [] and cell.get("execution_count") is None
-        assert book["cells"][4]["cell_type"] == "markdown" and book["cells"][4]["source"][0].startswith("# ")
+        first = next(cell for cell in book["cells"] if cell["cell_type"] == "markdown")
+        assert book["cells"].index(first) in (1, 4) and first["source"][0].startswith("# ")
 
 
 def test_no_chapter_needs_what_a_notebook_lacks():

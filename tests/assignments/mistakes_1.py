@@ -1,11 +1,9 @@
 """Mistakes that students make in assignment 1."""
 
 import torch
-from mistake import Mistake
-from reference_1 import (attention_pattern, head_writes, layer_norm, logit_attribution, mlp_write, model_of,
+from mistake import Mistake, slip
+from reference_1 import (attention_pattern, head_writes, layer_norm, logit_attribution, logit_without, mlp_write,
                          residual_stream, split_heads)
-
-import tinyheads as th
 
 
 def sample_variance(x, gain, bias):
@@ -27,10 +25,6 @@ def without_gain(x, gain, bias):
 def in_place(x, gain, bias):
     x -= x.mean(-1, keepdim=True)
     return x / (x.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt() * gain + bias
-
-
-def numpy_answer(x, gain, bias):
-    return layer_norm(x, gain, bias).numpy()
 
 
 def random_values(x, gain, bias):
@@ -140,16 +134,6 @@ def bias_in_the_first_head(tokens, weights, n_head):
     return writes
 
 
-def mlp_beside_attention(tokens, weights, n_head):
-    model, stream = model_of(weights, n_head), th.Stream(record=True)
-    stream.write("embed", model.wte.weight[tokens] + model.wpe.weight[:tokens.shape[1]])
-    for layer, block in enumerate(model.h):
-        before = stream.value
-        block.attn(block.ln_1(before), stream, None)
-        stream.write(f"L{layer}.mlp", block.mlp(block.ln_2(before)))
-    return dict(stream.writes.items())
-
-
 def names_in_another_order(tokens, weights, n_head):
     return dict(sorted(residual_stream(tokens, weights, n_head).items()))
 
@@ -198,7 +182,6 @@ MISTAKES = [
     Mistake("norm over positions", "1.1", over_positions, "taken over the positions"),
     Mistake("gain and bias forgotten", "1.1", without_gain, "gain and bias are missing"),
     Mistake("argument changed in place", "1.1", in_place, "changed its argument number 1 in place"),
-    Mistake("a numpy array", "1.1", numpy_answer, "is a numpy array of shape [2, 5, 24] and should be a torch.Tensor"),
     Mistake("random values", "1.1", random_values, "of its entries are wrong"),
     Mistake("copied for one seed", "1.1", one_seed_only, "of its entries are wrong"),
     Mistake("the erf gelu", "1.2", erf_gelu, "exact (erf) form"),
@@ -220,7 +203,10 @@ MISTAKES = [
     Mistake("heads summed", "1.5", heads_summed, "they are to be kept apart"),
     Mistake("positions from 1", "1.6", positions_from_1, "positions are off by one"),
     Mistake("bias in a head", "1.6", bias_in_the_first_head, "missing, such as 'L0.attn.bias'"),
-    Mistake("MLP beside attention", "1.6", mlp_beside_attention, "the MLP reads the stream as it was before"),
+    Mistake("MLP beside attention", "1.6", slip(residual_stream, "        n = layer_norm(x, of[\"ln_2.weight\"]",
+            "        n = layer_norm(x - of[\"attn.c_proj.bias\"] - sum(writes[f\"L{layer}.H{head}\"] for head in "
+            "range(n_head)), of[\"ln_2.weight\"]"),
+            "the MLP reads the stream as it was before"),
     Mistake("names sorted", "1.6", names_in_another_order, "in the wrong order"),
     Mistake("weights changed", "1.6", changes_the_weights, "changed its argument number 2 in place"),
     Mistake("each write's own scale", "1.7", own_scale, "its own standard deviation"),
@@ -229,4 +215,34 @@ MISTAKES = [
     Mistake("parts alone", "1.7", parts_alone, "should be a tuple of 2"),
     Mistake("raw logit", "1.7", logit_of_the_raw_stream, "the last LayerNorm is missing"),
     Mistake("another token", "1.7", another_token, "of its entries are wrong"),
+]
+
+
+# --- 1.8 and 1.9 ------------------------------------------------------------------------------------------
+
+
+def least_direct_part_first(weights, n_head, tokens, candidates, index):
+    answer = weights["wte.weight"][candidates.gather(1, index[:, None])[:, 0]]      # [B, D]
+    parts = {name: (write[:, -1] * answer).sum(1).mean().item()
+             for name, write in residual_stream(tokens, weights, n_head).items() if ".H" in name}
+    return sorted(parts, key=parts.get)
+
+
+def some_heads_only(weights, n_head, tokens, candidates, index):
+    return ["L0.H0", "L0.H1"]
+
+
+VARIANCE = "before - 2 * covariance.sum(1) + covariance.diagonal()"
+MISTAKES += [
+    Mistake("the scale kept", "1.8", slip(logit_without, " * (before / after).sqrt()", ""), "the scale s stayed as it"),
+    Mistake("its own variance alone", "1.8", slip(logit_without, VARIANCE, "before - covariance.diagonal()"),
+            "uncorrelated with all others"),
+    Mistake("covariance once", "1.8", slip(logit_without, VARIANCE, "before - covariance.sum(1)"), "counts once"),
+    Mistake("var(w) forgotten", "1.8", slip(logit_without, " + covariance.diagonal()", ""), "var(w) is missing"),
+    Mistake("upside down", "1.8", slip(logit_without, "before / after", "after / before"), "upside down"),
+    Mistake("the bias rescaled", "1.8", slip(logit_without, "(parts.sum() - parts) * (before / after).sqrt() + rest",
+            "(parts.sum() - parts + rest) * (before / after).sqrt()"), "b.u was rescaled too"),
+    Mistake("epsilon forgotten", "1.8", slip(logit_without, " + 1e-5 ", " "), "epsilon, 1e-5"),
+    Mistake("by direct attribution", "1.9", least_direct_part_first, "your score is 0."),
+    Mistake("some heads only", "1.9", some_heads_only, "a list of all 12 heads' names"),
 ]

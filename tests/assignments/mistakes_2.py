@@ -5,7 +5,8 @@ Most are the reference with one slip.
 
 import torch
 from mistake import Mistake, slip
-from reference_2 import attention_pattern, circuit_norm, fold_reading, fold_writing, split_heads, split_write, thin_svd
+from reference_2 import (attention_pattern, circuit_norm, effective_components, fold_reading, fold_writing,
+                         split_heads, split_write, thin_svd)
 
 
 def columns_head_by_head(c_attn, c_proj, n_head):
@@ -106,4 +107,30 @@ MISTAKES = [
     Mistake("rest of what is read", PARTS, slip(split_write, "strength @ write - part", "x - part"),
             "which the head READS"),
     Mistake("projected on the write direction", PARTS, on_the_write_direction, "you projected what is picked up"),
+]
+
+
+# --- 2.8 and 2.9 ------------------------------------------------------------------------------------------
+
+
+def strongest_components(x, W_V, W_O, m):
+    read, scale, write = thin_svd(W_V, W_O.T)
+    return read[:m].T * scale[:m], write[:m]
+
+
+def too_wide(x, W_V, W_O, m):
+    return W_V, W_O
+
+
+MISTAKES += [
+    Mistake("G's squared entries", "2.8", slip(effective_components, "(G @ G).trace()", "G.pow(2).sum()"),
+            "G is not symmetric"),
+    Mistake("upside down", "2.8", slip(effective_components, "G.trace()**2 / (G @ G).trace()",
+            "(G @ G).trace() / G.trace()**2"), "upside down"),
+    Mistake("not squared", "2.8", slip(effective_components, "G.trace()**2 / (G @ G).trace()",
+            "G.trace() / (G @ G).trace().sqrt()"), "its square root"),
+    Mistake("all K", "2.8", slip(effective_components, "G.trace()**2 / (G @ G).trace()", "torch.tensor(len(G))"),
+            "this is K"),
+    Mistake("strongest by weights", "2.9", strongest_components, "your score is 0.00"),
+    Mistake("too wide", "2.9", too_wide, "the narrow W_V is of shape"),
 ]

@@ -5,8 +5,8 @@ Most are the reference with one slip.
 
 import torch
 from mistake import Mistake, slip
-from reference_3 import (circuit, component_scores, composition_score, composition_table, norm, roc_area, top_edges,
-                         whole_from_components)
+from reference_3 import (chance_scores, circuit, component_scores, composition_score, composition_table, norm,
+                         roc_area, top_edges, whole_from_components)
 
 
 def the_full_matrices(writer, reader, mode):
@@ -98,4 +98,32 @@ MISTAKES = [
     Mistake("known worse than others", AREA, slip(roc_area, "known > others", "known < others"), "1 minus the area"),
     Mistake("writers of the same layer", AREA, slip(roc_area, "range(reader[0])", "range(reader[0] + 1)"),
             "pairs within one layer"),
+]
+
+
+# --- 3.7 and 3.8 ------------------------------------------------------------------------------------------
+
+
+def best_component(heads):
+    OV = heads["W_V"] @ heads["W_O"]
+    write = torch.linalg.svd(OV).Vh[:, :, :heads["W_V"].shape[3]]                   # [L, H, K, D]
+    M = heads["W_Q"] @ heads["W_K"].mT
+    met = torch.einsum("lhkd,mrde->lhkmre", write, M).norm(dim=5) / M.flatten(2).norm(dim=2)
+    return met.amax(2)
+
+
+def reader_by_writer(heads):
+    return composition_table(heads, "Q").permute(2, 3, 0, 1)
+
+
+STD = "(2 * (p * D - 1) / (D**2 * (D + 2)))**0.5"
+MISTAKES += [
+    Mistake("mean of the scores", "3.7", slip(chance_scores, "1 / D,", "D**-0.5,"), "about the mean of the scores"),
+    Mistake("1 / K", "3.7", slip(chance_scores, "1 / D,", "1 / len(G),"), "1 / K"),
+    Mistake("the variance", "3.7", slip(chance_scores, "**0.5", ""), "this is the variance"),
+    Mistake("Gaussian vectors", "3.7", slip(chance_scores, STD, "(2 * p)**0.5 / D"), "whose length varies"),
+    Mistake("mean not taken off", "3.7", slip(chance_scores, STD, "((2 * p + 1) / (D * (D + 2)))**0.5"),
+            "the squared mean was not taken off"),
+    Mistake("the best component", "3.8", best_component, "your score is 0."),
+    Mistake("reader by writer", "3.8", reader_by_writer, "your score is 0."),
 ]

@@ -2,8 +2,8 @@
 
 import torch
 from mistake import Mistake, slip
-from reference_4 import (channel, inhibition_scores, measured_preference, pick_heads, preference, remove,
-                         where_heads_look)
+from reference_4 import (channel, inhibition_scores, measured_preference, pattern_without, pick_heads, preference,
+                         remove, where_heads_look)
 
 import tinyheads as th
 
@@ -162,4 +162,35 @@ MISTAKES = [
     Mistake("removed to zero", CHANNEL, slip(channel, '(ov, chosen, "mean")', '(ov, chosen, "zero")'),
             "give them their mean"),
     Mistake("nothing returned", CHANNEL, nothing_returned, "should be three things"),
+]
+
+
+# --- 4.8 and 4.9 ------------------------------------------------------------------------------------------
+
+
+def by_composition_alone(model, prompts, n):
+    heads = th.Heads.of(model)
+    _, on_answer = where_heads_look(model, prompts)
+    mover = th.Head.parse("L{}.H{}".format(*divmod(on_answer.argmax().item(), model.config.n_head)))
+    scores = th.component_scores(heads, "Q")[..., mover.layer, mover.head]          # [L, H, K]
+    places = scores.flatten().topk(n).indices
+    return [tuple(int(i) for i in torch.unravel_index(place, scores.shape)) for place in places]
+
+
+def one_component_only(model, prompts, n):
+    return [(0, 0, 0)]
+
+
+WEIGHTS = "pattern * ((new - c)[:, None] * gain).exp()"
+MISTAKES += [
+    Mistake("rows do not sum to 1", "4.8", slip(pattern_without, " / weights.sum(1, keepdim=True)", ""),
+            "must sum to 1 again"),
+    Mistake("the sign", "4.8", slip(pattern_without, "(new - c)", "(c - new)"), "the opposite sign"),
+    Mistake("zero for mean", "4.8", slip(pattern_without, 'if how == "zero"', "if True"), "the other way of removing"),
+    Mistake("to first order", "4.8", slip(pattern_without, WEIGHTS, "pattern * (1 + (new - c)[:, None] * gain)"),
+            "to first order only"),
+    Mistake("the pattern for the scores", "4.8", slip(pattern_without, WEIGHTS,
+            "(pattern + (new - c)[:, None] * gain).exp()"), "takes the pattern for the scores"),
+    Mistake("by composition alone", "4.9", by_composition_alone, "your score is 0."),
+    Mistake("one component only", "4.9", one_component_only, "a list of 3 different triples"),
 ]

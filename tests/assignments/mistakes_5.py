@@ -2,8 +2,10 @@
 
 import torch
 from mistake import Mistake, slip
-from reference_5 import (draw_regions, mean_write, principal_angles, principal_components, random_index_test,
-                         set_coordinates, steered, traverse)
+from reference_5 import (chance_overlap, draw_regions, mean_write, principal_angles, principal_components,
+                         random_index_test, set_coordinates, steered, traverse)
+
+import tinyheads as th
 
 
 def random_means(model, prompts, writers):
@@ -118,4 +120,28 @@ MISTAKES = [
             "points.transpose(0, 1).flatten(0, 1)"), "coordinate 0 runs fastest"),
     Mistake("nothing drawn", DRAW, an_empty_figure, "colours of some area"),
     Mistake("a small figure", DRAW, slip(draw_regions, "dpi=100", "dpi=30"), "at least 400 by 300"),
+]
+
+
+# --- 5.8 and 5.9 ------------------------------------------------------------------------------------------
+
+
+def two_principal_components(model, found_on, circuit):
+    plane = principal_components(mean_write(model, found_on, circuit.inhibition), 2)
+    return plane, th.mean_codes(model, found_on, circuit, plane)
+
+
+def three_dimensions(model, found_on, circuit):
+    space = principal_components(mean_write(model, found_on, circuit.inhibition), 3)
+    return space, th.mean_codes(model, found_on, circuit, space)
+
+
+MISTAKES += [
+    Mistake("one squared cosine", "5.8", slip(chance_overlap, "k * m / D,", "max(k, m) / D,"), "of one squared cosine"),
+    Mistake("the variance", "5.8", slip(chance_overlap, "**0.5", ""), "this is the variance"),
+    Mistake("as if independent", "5.8", slip(chance_overlap, " * (D - k) / (D - 1)", ""), "are not independent"),
+    Mistake("as if all equal", "5.8", slip(chance_overlap, "(k * one * (D - k) / (D - 1))**0.5", "k * one**0.5"),
+            "rose and fell together"),
+    Mistake("two principal components", "5.9", two_principal_components, "your score is 0.00"),
+    Mistake("three dimensions", "5.9", three_dimensions, "the basis is of shape [3, 64]"),
 ]

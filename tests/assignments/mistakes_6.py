@@ -6,8 +6,8 @@ from typing import Callable
 
 import torch
 from mistake import Mistake, slip
-from reference_6 import (MEASURED, codes_of, edit_weights, fit, give_the_code, given, judgement, perplexity,
-                         set_coordinates, share_right, what_it_broke)
+from reference_6 import (MEASURED, codes_of, edit_weights, fit, give_the_code, given, judgement, least_change,
+                         perplexity, set_coordinates, share_right, what_it_broke)
 
 import tinyheads as th
 
@@ -99,8 +99,23 @@ def too_short():
     return MEASURED, "It did not help."
 
 
-def no_figures():
+def padded():
+    return MEASURED, judgement()[1][:300] + 160 * " bla"
+
+
+def the_same_again():
     return MEASURED, 12 * "The edit helped a little, and broke hardly anything at all, as far as can be told. "
+
+
+def no_figures():
+    import re
+
+    return MEASURED, re.sub(r"\d+(\.\d+)?%?", "some", judgement()[1])
+
+
+def invented():
+    figures = {name: (before, 0.9) for name, (before, _) in MEASURED.items()} | {"perplexity": (8.2, 9.1)}
+    return figures, judgement()[1] + " ".join(f"{name} {before} {after}" for name, (before, after) in figures.items())
 
 
 def nothing_measured():
@@ -168,7 +183,38 @@ MISTAKES = [
     Mistake("the edited model is not asked", BROKEN, slip(what_it_broke, "found = {", "edited = model\n    found = {"),
             "before the edit"),
     Mistake("too short", JUDGE, too_short, "the judgement has 4 words"),
+    Mistake("padded", JUDGE, padded, "different words; 70 are the fewest"),
+    Mistake("one sentence again and again", JUDGE, the_same_again, "a sentence that is said twice counts once"),
     Mistake("no figures", JUDGE, no_figures, "it does not quote lists of 5"),
+    Mistake("invented figures", JUDGE, invented, "is not what your own functions measure"),
     Mistake("nothing measured", JUDGE, nothing_measured, "MEASURED is empty"),
     Mistake("measured in percent", JUDGE, in_percent, "an accuracy lies from 0 to 1"),
+]
+
+
+# --- 6.7 and 6.8 ------------------------------------------------------------------------------------------
+
+
+def inside_the_subspace_alone(model, circuit, basis, train, text, bound):
+    head, K = circuit.inhibition[0], model.config.d_head
+    codes = th.traversed_codes(model, train.first(20), circuit, basis, th.mean_codes(model, train, circuit, basis))
+    M = fit(model, head, basis, codes, train, circuit.where, 0.01)
+    W_O = model.h[head.layer].attn.c_proj.weight[head.head * K:(head.head + 1) * K]
+    return W_O + W_O @ basis.T @ (M - torch.eye(len(M))) @ basis
+
+
+def the_whole_matrix(model, circuit, basis, train, text, bound):
+    return model.h[0].attn.c_proj.weight
+
+
+SOLVED = "z.T @ torch.linalg.solve(gram, wanted) @ basis"
+MISTAKES += [
+    Mistake("hold forgotten", "6.7", slip(least_change, SOLVED, "torch.linalg.pinv(z) @ wanted @ basis"),
+            "was left out"),
+    Mistake("averaged", "6.7", slip(least_change, "hold *", "len(z) * hold *"), "averaged over the n vectors"),
+    Mistake("no inverse", "6.7", slip(least_change, "torch.linalg.solve(gram, wanted)", "wanted"),
+            "the inverse of z z^T + hold is missing"),
+    Mistake("not in the subspace", "6.7", slip(least_change, "wanted) @ basis", "wanted)"), "the change of W_O is of"),
+    Mistake("inside the subspace alone", "6.8", inside_the_subspace_alone, "your score is 0."),
+    Mistake("the whole matrix", "6.8", the_whole_matrix, "the new W_O is of shape [64, 64]"),
 ]

@@ -44,3 +44,13 @@ def split_write(x: Tensor, read: Tensor, scale: Tensor, write: Tensor, index: in
     strength = x @ read.T * scale                                         # [T, K]
     part = strength[:, index, None] * write[index]                        # [T, D]
     return part, strength @ write - part
+
+
+def effective_components(gram_A: Tensor, gram_B: Tensor) -> Tensor:
+    G = gram_A @ gram_B                                                   # [K, K]: its trace is the sum of sigma^2
+    return G.trace()**2 / (G @ G).trace()                                 # and that of its square the sum of sigma^4
+
+
+def narrow_head(x: Tensor, W_V: Tensor, W_O: Tensor, m: int) -> tuple[Tensor, Tensor]:
+    directions = torch.linalg.svd(x @ W_V @ W_O, full_matrices=False).Vh[:m]          # [m, D], most of what it writes
+    return W_V @ (W_O @ directions.T), directions

@@ -62,3 +62,20 @@ def roc_area(scores: Tensor, writers: list[tuple[int, int]], readers: list[tuple
                 group.append(scores[layer, head, reader[0], reader[1]])
     known, others = torch.stack(known)[:, None], torch.stack(others)        # [known, 1], [others]
     return ((known > others).double() + 0.5 * (known == others).double()).mean().item()
+
+
+def chance_scores(reader: dict[str, Tensor], mode: str) -> tuple[float, float]:
+    A, B = circuit(reader, mode)
+    D, G = len(A), (A.T @ A) @ (B.T @ B)                                    # the trace of G is ||M||^2
+    p = ((G @ G).trace() / G.trace()**2).item()                             # trace(S S), where S = M M^T / ||M||^2
+    return 1 / D, (2 * (p * D - 1) / (D**2 * (D + 2)))**0.5
+
+
+def edge_scores(heads: dict[str, Tensor]) -> Tensor:
+    """Composition once the directions that all heads share are taken out of what is written and read."""
+    D = heads["W_Q"].shape[2]
+    by_all = torch.cat([heads["W_O"].movedim(3, 0).flatten(1), heads["W_Q"].movedim(2, 0).flatten(1)], dim=1)
+    U, S, _ = torch.linalg.svd(by_all, full_matrices=False)
+    shared = U[:, S > 2.5 * S.median()]                                     # [D, few]: louder than chance
+    rest = torch.eye(D) - shared @ shared.T
+    return composition_table(heads | {"W_Q": rest @ heads["W_Q"], "W_O": heads["W_O"] @ rest}, "Q")

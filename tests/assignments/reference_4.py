@@ -77,3 +77,19 @@ def channel(model, found_on, tested_on, writers, reader, n):
     edits = th.remove_components(ov, chosen, "mean")
     before, after = (th.preference(model, tested_on, [reader], those) for those in ([], edits))
     return [(c.layer, c.head, c.index) for c in chosen], before, after
+
+
+def pattern_without(pattern, c, gain, how):
+    new = torch.zeros_like(c) if how == "zero" else c.mean().expand_as(c)
+    weights = pattern * ((new - c)[:, None] * gain).exp()                           # [B, T]
+    return weights / weights.sum(1, keepdim=True)
+
+
+def find_channel(model, prompts, n):
+    _, on_answer = where_heads_look(model, prompts)
+    place = on_answer[1:].argmax().item()
+    mover = th.Head(1 + place // model.config.n_head, place % model.config.n_head)
+    writers = [th.Head(layer, head) for layer in range(mover.layer) for head in range(model.config.n_head)]
+    components = [th.Component.of(writer, i) for writer in writers for i in range(model.config.d_head)]
+    scores = th.inhibition_scores(model, prompts, th.Circuit(writers, [mover]), "mean", components=components)
+    return [(c.layer, c.head, c.index) for c in sorted(components, key=lambda c: -scores[c])[:n]]

@@ -93,3 +93,29 @@ def draw_regions(model, found_on, shown_on, basis, circuit, steps, path):
     figure.savefig(path, dpi=100)
     with open(path, "rb") as file:
         return codes, points, owners, torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
+
+
+def chance_overlap(k, m, D):
+    one = 2 * m * (D - m) / (D**2 * (D + 2))                                        # the variance for one direction
+    return k * m / D, (k * one * (D - k) / (D - 1))**0.5
+
+
+def plane_for_six(model, found_on, circuit):
+    means = mean_write(model, found_on, circuit.inhibition)
+    space = principal_components(means, 3)                                          # [3, D]
+    codes = th.mean_codes(model, found_on, circuit, space)                          # [6, 3], an octahedron's corners
+    middle = codes.mean(0)
+    arms = codes - middle
+    cosine = torch.nn.functional.normalize(arms, dim=1)
+    first, opposite = [], (cosine @ cosine.T).argmin(1).tolist()
+    for i in range(len(codes)):
+        if opposite[i] not in first:
+            first.append(i)
+    A = torch.stack([(arms[i] - arms[opposite[i]]) / 2 for i in first])             # [3, 3], the axes
+    corners = torch.zeros(len(codes), 3)
+    for axis, i in enumerate(first):
+        corners[i, axis], corners[opposite[i], axis] = 1, -1
+    flat = corners - corners.mean(1, keepdim=True)                                  # seen along a diagonal: a hexagon
+    normal = torch.linalg.solve(A, torch.ones(3))                                   # the plane that holds flat @ A
+    plane = torch.linalg.svd(normal[None]).Vh[1:]                                   # [2, 3]
+    return plane @ space, (middle + 16 * flat @ A) @ plane.T

@@ -1,7 +1,6 @@
 """The autograder, graded: full marks for the reference, none for the starter, and each mistake costs its own exercise.
 
-One runner serves nearly all of it. A reference is graded as a student's submission is, but for assignment 1's, which is
-made of the library and so runs without the fence that keeps the library out. So do the mistakes, some of which need it.
+One runner serves nearly all of it. References and mistakes are graded as a student's submission is.
 """
 
 import dataclasses
@@ -18,13 +17,6 @@ NUMBERS = [1, 2, 3, 4, 5, 6]
 SEED = 20240611
 
 
-def assignment_with_library(number):
-    """The assignment, without the fence that keeps the library from submissions."""
-    assignment = marks.load_assignment(number)
-    exercises = [dataclasses.replace(exercise, uses="tinyheads", forbidden=()) for exercise in assignment.exercises]
-    return dataclasses.replace(assignment, exercises=exercises)
-
-
 def rounds():
     """The mistakes of each assignment, dealt out to submissions: gives (number, k, {function: mistake}).
 
@@ -39,7 +31,7 @@ def rounds():
                 dealt.append(place := {})
             place[function] = mistake
         for k, wrong in enumerate(dealt):
-            yield pytest.param(number, k, wrong, id=f"{number}-{k}")
+            yield pytest.param(number, k, wrong, id=f"{number}-{k}", marks=[pytest.mark.long] if k else [])
 
 
 def exercise_of(assignment, mistake):
@@ -62,11 +54,11 @@ def drawn():
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_the_reference_gets_full_marks(session, drawn, number):
-    assignment = assignment_with_library(number) if number == 1 else marks.load_assignment(number)
+    assignment = marks.load_assignment(number)
     reference = Submission("reference", TEXTS / f"reference_{number}.py")
     result = marks.grade(session, assignment, reference, SEED, drawn[number])
     assert [mark.output for mark in result.exercises if not mark.full] == []
-    assert result.points == assignment.points == 20
+    assert result.points == assignment.points == 25
     assert not result.warnings
 
 
@@ -91,8 +83,13 @@ def test_the_starter_gets_nothing_yet(session, drawn, number):
 
 @pytest.mark.parametrize("number, k, wrong", list(rounds()))
 def test_mistakes_cost_their_own_exercises_and_are_named(session, drawn, tmp_path, number, k, wrong):
-    """Of the exercises that are right two are graded along, others each time: they must keep their marks."""
-    assignment = assignment_with_library(number)
+    """Of the exercises that are right two are graded along, others each time: they must keep their marks.
+
+    (Without 6.6's longer look, in which a right judgement is compared with what the wrong functions measure.)
+    """
+    assignment = marks.load_assignment(number)
+    exercises = [dataclasses.replace(exercise, again=None) for exercise in assignment.exercises]
+    assignment = dataclasses.replace(assignment, exercises=exercises)
     right = [exercise.function for exercise in assignment.exercises if exercise.function not in wrong]
     chosen = {*wrong, right[k % len(right)], right[(k + 1) % len(right)]}
     graded = [(each, calls) for each, calls in zip(assignment.exercises, drawn[number]) if each.function in chosen]

@@ -38,8 +38,11 @@ OPEN = {
 }
 OPEN["4.7"] = OPEN["4.5"] | {"ablation.inhibition_scores", "ablation.remove_components", "ablation.check_component",
                              "ablation.preference", "last_token.patterns_at_end", "last_token.seen_at_end"}
+OPEN["4.9"] = OPEN["4.7"]
+OPEN["5.9"] = OPEN["5.7"]
+OPEN["6.8"] = OPEN["6.4"] | OPEN["5.7"] | {"steering.traversed_codes", "steering.grid"}
 NO_ANALYSIS = {"config", "errors", "stream", "generation", "model", "pythia", "heads", "prompts", "words", "positions",
-               "plots", "plots_of_space", "published", "check", "upper_layers"}
+               "plots", "plots_of_space", "published", "check", "upper_layers", "course"}
 CLOSED_TOO = {"5.4": {"positions.changed_at"}, "5.7": {"plots_of_space.draw_regions"}, "6.1": {"positions.changed_at"}}
 
 

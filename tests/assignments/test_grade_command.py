@@ -122,7 +122,7 @@ def test_a_folder_becomes_one_csv(folder, tmp_path, capsys):
     rows = list(csv.DictReader((tmp_path / "marks.csv").read_text().splitlines()))
     assert [(row["submission"], row["1.1 LayerNorm"], row["total"], row["seed"]) for row in rows] == [
         ("ada", "2", "2", "7"), ("bob", "2", "2", "7"), ("empty", "0", "0", "7"), ("eve", "0", "0", "7")]
-    assert len(rows[0]) == 1 + 7 + 9 and {row["maximum"] for row in rows} == {"20"}
+    assert len(rows[0]) == 1 + 9 + 9 and {row["maximum"] for row in rows} == {"25"}
     assert "no file to grade" in rows[2]["reason"] and not any(rows[k]["reason"] for k in (0, 1, 3))
     assert "not graded: no file to grade" in capsys.readouterr().out
 
@@ -131,14 +131,17 @@ def test_the_command_writes_what_gradescope_reads(folder, tmp_path):
     command = [sys.executable, str(ASSIGNMENTS / "grade.py"), "1", str(folder / "bob"), "--json", "results.json"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "1.1 LayerNorm" in done.stdout and "2 of 20" in done.stdout and "seed" in done.stdout
+    assert "1.1 LayerNorm" in done.stdout and "2 of 25" in done.stdout and "seed" in done.stdout
     results = json.loads((tmp_path / "results.json").read_text())
-    assert results["score"] == 2 and results["max_score"] == 20 and results["execution_time"] > 0
-    assert len(results["tests"]) == 7
+    assert results["score"] == 2 and results["max_score"] == 25 and results["execution_time"] > 0
+    assert len(results["tests"]) == 9
     for test in results["tests"]:
-        assert set(test) == {"name", "score", "max_score", "status", "output"}
+        assert set(test) == {"name", "number", "score", "max_score", "status", "output", "output_format", "visibility"}
         assert test["status"] == ("passed" if test["score"] == test["max_score"] else "failed")
     assert sum(test["score"] for test in results["tests"]) == results["score"]
+    assert [test["number"] for test in results["tests"]] == [f"1.{k}" for k in range(1, 10)]
+    assert results["stdout_visibility"] == "hidden" and results["output_format"] == "text"
+    assert set(results["extra_data"]) == {"seed", "fence", "warnings"}
     assert results["tests"][1]["output"].startswith("values: 0 of 1.5. not implemented yet")
 
 

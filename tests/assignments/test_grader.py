@@ -39,6 +39,13 @@ def session(guarded):
         yield session
 
 
+@pytest.fixture(scope="module")
+def without_wall(guarded):
+    """A session in which a submission keeps the rights of whoever grades."""
+    with Session([guarded], fence="process limits") as session:
+        yield session
+
+
 def graded(session, folder, source, beside="", exercises=None, **limits):
     """A submission whose `double` is `source` and whose `triple` is right: the marks of both, or of these exercises."""
     file = folder / "submission.py"
@@ -68,20 +75,14 @@ HOSTILE = {
     "standard input": ("def double(x):\n    return float(input())", "EOFError"),
     "a large file": ("def double(x):\n    with open('big', 'wb') as f:\n        f.seek(2**28)\n        f.write(b'x')",
                      "File too large"),
-    "kills the runner": ("import os\ndef double(x):\n    os.kill(os.getppid(), 9)",
-        "ended the grader's runner, or stopped it"),
-    "stops the runner": ("import os\ndef double(x):\n    os.kill(os.getppid(), 19)\n    return 2 * x",
-        "ended the grader's runner, or stopped it"),
     "the library": ("def double(x):\n    import tinyheads", "tinyheads cannot be imported here"),
     "the grader": ("def double(x):\n    import grader", "No module named 'grader'"),
     "the checks": ("def double(x):\n    import checks_1", "No module named 'checks_1'"),
     "the runner's module": ("def double(x):\n    import values", "No module named 'values'"),
     "None": ("def double(x):\n    2 * x", "is None and should be a torch.Tensor of shape [2, 3]: is a `return` "
                                           "missing?"),
-    "a list": ("def double(x):\n    return (2 * x).tolist()",
+    "a ragged list": ("def double(x):\n    return [1, [2, 3]]",
         "is a list of 2 and should be a torch.Tensor of shape [2, 3]"),
-    "an array": ("def double(x):\n    return 2 * x.numpy()",
-        "is a numpy array of shape [2, 3] and should be a torch.Tensor"),
     "a function": ("def double(x):\n    return lambda: 2 * x", "is a function and should be a torch.Tensor"),
     "a class": ("class Odd:\n    pass\ndef double(x):\n    return Odd()",
         "is a submission.Odd and should be a torch.Tensor"),
@@ -108,11 +109,9 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_one_function_does_costs_that_exercise_alone(session, tmp_path, monkeypatch, name):
+def test_what_one_function_does_costs_that_exercise_alone(session, tmp_path, name):
     source, says = HOSTILE[name]
-    seconds = 1 if name in ("an endless loop", "sleeps", "stops the runner") else 60
-    if name == "stops the runner":
-        monkeypatch.setattr(session_module, "PATIENCE", 1.0)
+    seconds = 1 if name in ("an endless loop", "sleeps") else 60
     double, triple = graded(session, tmp_path, source, seconds=seconds, megabytes=500).exercises
     assert double.points == 0 and says in double.output, double.output
     assert triple.full, triple.output
@@ -120,6 +119,8 @@ def test_what_one_function_does_costs_that_exercise_alone(session, tmp_path, mon
 
 FINE = {
     "float64": "def double(x):\n    return 2 * x.double()",
+    "a list": "def double(x):\n    return (2 * x).tolist()",
+    "an array": "def double(x):\n    return 2 * x.numpy()",
     "a gradient": "def double(x):\n    x = x.clone().requires_grad_()\n    return 2 * x",
     "not contiguous": "def double(x):\n    return (2 * x).T.contiguous().T if x.dim() == 2 else 2 * x",
     "prints a lot": "def double(x):\n    for i in range(3000):\n        print('a line', i, 1000 * 'x')\n    return 2 "
@@ -164,17 +165,18 @@ def test_a_function_that_calls_a_wrong_one_is_told_so(session, tmp_path):
     source = "def double(x):\n    return x"
     result = graded(session, tmp_path, source, beside="def helper(x):\n    return 1.5 * double(x)\ntripled = triple\n"
                    "def triple(x):\n    return helper(x)")
-    assert "triple calls double (0.2 double), which lost points: mend that first" in result.exercises[1].output
+    told = "Graded with your own double (0.2 double), which lost points: mend that first."
+    assert told in result.exercises[1].output
 
 
-def test_what_a_submission_leaves_running_is_ended(session, tmp_path):
+def test_what_a_submission_leaves_running_is_ended(without_wall, tmp_path):
     note = tmp_path / "pid"
     source = (f"import os, time\ndef double(x):\n    if os.fork() == 0:\n        os.setsid()\n        if os.fork() "
               f"== 0:\n"
               f"            open({str(note)!r}, 'w').write(str(os.getpid()))\n            time.sleep(600)\n        "
               f"os._exit(0)\n"
               f"    os.wait()\n    time.sleep(0.2)\n    return 2 * x")
-    double, _ = graded(session, tmp_path, source).exercises
+    double, _ = graded(without_wall, tmp_path, source).exercises
     assert double.full, double.output
     for _ in range(100):
         try:
@@ -185,24 +187,27 @@ def test_what_a_submission_leaves_running_is_ended(session, tmp_path):
     pytest.fail("the process is still there")
 
 
-def test_changing_the_graders_files_costs_the_exercise_and_is_reported(session, tmp_path, guarded):
+def test_changing_the_graders_files_costs_the_exercise_and_is_reported(without_wall, tmp_path, guarded):
     before = guarded.read_text()
-    result = graded(session, tmp_path, f"def double(x):\n    open({str(guarded)!r}, 'a').write('!')\n    return 2 * x")
+    source = f"def double(x):\n    open({str(guarded)!r}, 'a').write('!')\n    return 2 * x"
+    result = graded(without_wall, tmp_path, source)
     assert result.exercises[0].points == 0 and "files of the grader were changed" in result.exercises[0].output
     assert result.exercises[1].full
-    assert len(result.warnings) == 1 and str(guarded) in result.warnings[0] and "0.2 double" in result.warnings[0]
+    assert any(f"0.2 double: files of the grader were changed while this ran: {guarded}" in warning
+               for warning in result.warnings)
+    assert any(f"it opened {guarded}" in warning for warning in result.warnings)
     guarded.write_text(before)
-    session.guarded_hashes = session_module.hashes(session.guarded)
+    without_wall.guarded_hashes = session_module.hashes(without_wall.guarded)
 
 
-def test_changing_the_copy_of_the_library_does_not_reach_the_next_exercise(session, tmp_path):
+def test_changing_the_copy_of_the_library_does_not_reach_the_next_exercise(without_wall, tmp_path):
     source = ("def double(x):\n    import tinyheads, pathlib\n    pathlib.Path(tinyheads.__file__).write_text('GPT2 "
               "= None')\n    return 2 * x\n"
               "def layers(model):\n    import tinyheads\n    return tinyheads.GPT2 is not None and "
               "model.config.n_layer")
     layers = Exercise("0.4 layers", "layers", 1, lambda generator: [Call((Model("tiny"),))], [
         Part("number", 1, lambda calls, outputs: close(outputs[0], th.load("tiny").config.n_layer))], uses="tinyheads")
-    result = graded(session, tmp_path, source, exercises=[exercise("double", 2, uses="tinyheads"), layers])
+    result = graded(without_wall, tmp_path, source, exercises=[exercise("double", 2, uses="tinyheads"), layers])
     assert result.exercises[0].points == 0 and "files of the grader were changed" in result.exercises[0].output
     assert result.exercises[1].full, result.exercises[1].output
 
@@ -280,13 +285,13 @@ def test_a_function_that_hangs_costs_its_own_exercise_alone(session, tmp_path):
     assert [mark.points for mark in found.exercises] == [0, 4]
 
 
-def test_the_runners_silence_is_waited_out_once(session, tmp_path, monkeypatch):
+def test_the_runners_silence_is_waited_out_once(without_wall, tmp_path, monkeypatch):
     monkeypatch.setattr(session_module, "PATIENCE", 4.0)
     monkeypatch.setattr(session_module, "IMPATIENCE", 0.5)
     source = "import os\ndef double(x):\n    os.kill(os.getppid(), 19)\n    return 2 * x"
     exercises = [exercise("double", 2, seconds=1)] * 4 + [exercise("triple", 3)]
     start = time.monotonic()
-    found = graded(session, tmp_path, source, exercises=exercises)
+    found = graded(without_wall, tmp_path, source, exercises=exercises)
     assert [mark.points for mark in found.exercises] == [0, 0, 0, 0, 4]
     waited, restarts = 5 + 3 * 1.5, 5 * 6                                # a runner takes seconds to start
     assert time.monotonic() - start < waited + restarts

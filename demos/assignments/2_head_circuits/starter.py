@@ -1,13 +1,27 @@
-"""Assignment 2: a head's circuits. Copy this file to submission.py and fill in the functions; README.md is the handout.
+# %% [markdown]
+# # Assignment 2. A head's circuits
+#
+# Fill in the functions, and hand this in as `submission.py` or `submission.ipynb`; README.md, beside it, is the
+# handout. Run cell by cell, in Jupyter, Colab, or an editor that knows `# %%` cells (VS Code, Spyder), `check("2.1")`
+# grades exercise 2.1 at once; elsewhere it does nothing.
+#
+# Use torch only: the grader runs the functions with no tinyheads to import. Row vectors, `x @ W`. Axes: T position, H
+# head, D d_model, K d_head; all counted from 0. Do not change the tensors that you are handed.
 
-Use torch only: the grader runs the functions with no tinyheads to import. Row vectors, `x @ W`. Axes: T position,
-H head, D d_model, K d_head; all counted from 0. Do not change the tensors that you are handed.
-"""
-
+# %%
 import torch
 from torch import Tensor
 
+try:
+    from tinyheads.course import check                         # in a notebook check("2.1") grades exercise 2.1
+except ImportError:                                            # where the grader runs this file: nothing to do
+    def check(exercise):
+        pass
 
+# %% [markdown]
+# ## Worked example: nothing to do
+
+# %%
 def split_bias(bias: Tensor, n_head: int) -> tuple[Tensor, Tensor, Tensor]:
     """A worked example. c_attn's bias [3D] by head: b_Q, b_K, b_V, each [H, K].
 
@@ -17,7 +31,10 @@ def split_bias(bias: Tensor, n_head: int) -> tuple[Tensor, Tensor, Tensor]:
     b_Q, b_K, b_V = b_QKV                                 # each [H, K]
     return b_Q, b_K, b_V
 
+# %% [markdown]
+# ## 2.1 Split the heads
 
+# %%
 def split_heads(c_attn: Tensor, c_proj: Tensor, n_head: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """2.1 (part 1). A layer's attention matrices by head.
 
@@ -25,7 +42,13 @@ def split_heads(c_attn: Tensor, c_proj: Tensor, n_head: int) -> tuple[Tensor, Te
     """
     raise NotImplementedError
 
+# %%
+check("2.1")
 
+# %% [markdown]
+# ## 2.2 Fold LayerNorm into what is read
+
+# %%
 def fold_reading(W: Tensor, b: Tensor, gain: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """2.2 (part 2). LayerNorm's gain and bias moved into what the heads of a layer read, and the mean over D taken out.
 
@@ -34,7 +57,13 @@ def fold_reading(W: Tensor, b: Tensor, gain: Tensor, bias: Tensor) -> tuple[Tens
     """
     raise NotImplementedError
 
+# %%
+check("2.2")
 
+# %% [markdown]
+# ## 2.3 Take the mean out of what is written
+
+# %%
 def fold_writing(W_O: Tensor, b_O: Tensor) -> tuple[Tensor, Tensor]:
     """2.3 (part 3). The mean over D taken out of what the heads of a layer write.
 
@@ -42,7 +71,13 @@ def fold_writing(W_O: Tensor, b_O: Tensor) -> tuple[Tensor, Tensor]:
     """
     raise NotImplementedError
 
+# %%
+check("2.3")
 
+# %% [markdown]
+# ## 2.4 A pattern from folded weights
+
+# %%
 def attention_pattern(x: Tensor, W_Q: Tensor, W_K: Tensor, b_Q: Tensor, b_K: Tensor) -> Tensor:
     """2.4 (parts 1 and 4). One head's pattern, from folded weights.
 
@@ -51,7 +86,13 @@ def attention_pattern(x: Tensor, W_Q: Tensor, W_K: Tensor, b_Q: Tensor, b_K: Ten
     """
     raise NotImplementedError
 
+# %%
+check("2.4")
 
+# %% [markdown]
+# ## 2.5 The SVD of a thin product
+
+# %%
 def thin_svd(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """2.5 (part 5). The components of A @ B.T, without making that matrix.
 
@@ -60,12 +101,24 @@ def thin_svd(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     raise NotImplementedError
 
+# %%
+check("2.5")
 
+# %% [markdown]
+# ## 2.6 The norm of a circuit
+
+# %%
 def circuit_norm(A: Tensor, B: Tensor) -> Tensor:
     """2.6 (part 6). The Frobenius norm of A @ B.T, without making that matrix. A, B: [D, K]. Returns a 0-d tensor."""
     raise NotImplementedError
 
+# %%
+check("2.6")
 
+# %% [markdown]
+# ## 2.7 One component of a write
+
+# %%
 def split_write(x: Tensor, read: Tensor, scale: Tensor, write: Tensor, index: int) -> tuple[Tensor, Tensor]:
     """2.7 (part 7). A head's write, as what one component adds, and the rest.
 
@@ -74,10 +127,44 @@ def split_write(x: Tensor, read: Tensor, scale: Tensor, write: Tensor, index: in
     """
     raise NotImplementedError
 
+# %%
+check("2.7")
 
-# --- Figures with your functions, for the reading questions: `python submission.py`. Nothing to do below. ------------
+# %% [markdown]
+# ## 2.8 How many components?
 
+# %%
+def effective_components(gram_A: Tensor, gram_B: Tensor) -> Tensor:
+    """2.8 ("How many components?"). How many components A @ B.T has, effectively: a 0-d tensor from 1 to K.
 
+    gram_A = A.T @ A and gram_B = B.T @ B, both [K, K]: A and B themselves are not handed in.
+    """
+    raise NotImplementedError
+
+# %%
+check("2.8")
+
+# %% [markdown]
+# ## 2.9 Open: a narrower head
+
+# %%
+def narrow_head(x: Tensor, W_V: Tensor, W_O: Tensor, m: int) -> tuple[Tensor, Tensor]:
+    """2.9 (open). A head of m dimensions that writes nearly what a head of K dimensions writes.
+
+    x: [n, D], what the head picked up in n places; W_V: [D, K]; W_O: [K, D]; m: less than K. Returns the narrow head's
+    W_V [D, m] and W_O [m, D].
+    """
+    raise NotImplementedError
+
+# %%
+check("2.9")
+
+# %% [markdown]
+# ## Figures with your functions, for the reading questions
+#
+# Nothing to do below. The last cell draws them; as a file, `python submission.py` does.
+
+# %%
 def circuits_of_model(model) -> list[dict]:
     """The folded weights of each layer of a tinyheads model, by your functions: [H, D, K] and so on."""
     layers = []
@@ -183,6 +270,6 @@ def main(folder: str = "figures_2") -> None:
     draw_times(plots, folder)
     print(f"figures: {folder}/spectra.png, patterns.png, shares.png, time.png")
 
-
+# %%
 if __name__ == "__main__":
     main()

@@ -1,21 +1,38 @@
-"""Assignment 3: composition. Copy this file to submission.py and fill in the functions; README.md is the handout.
+# %% [markdown]
+# # Assignment 3. Composition
+#
+# Fill in the functions, and hand this in as `submission.py` or `submission.ipynb`; README.md, beside it, is the
+# handout. Run cell by cell, in Jupyter, Colab, or an editor that knows `# %%` cells (VS Code, Spyder), `check("3.1")`
+# grades exercise 3.1 at once; elsewhere it does nothing.
+#
+# Use torch only: the grader runs the functions with no tinyheads to import. Row vectors, `x @ W`. Axes: L layer, H
+# head, D d_model, K d_head; all counted from 0. Do not change the tensors that you are handed.
+#
+# A head is a dict {"W_Q": [D, K], "W_K": [D, K], "W_V": [D, K], "W_O": [K, D]}, with LayerNorm folded. All heads of a
+# model are a dict of the same names, {"W_Q": [L, H, D, K], ..., "W_O": [L, H, K, D]}.
 
-Use torch only: the grader runs the functions with no tinyheads to import. Row vectors, `x @ W`. Axes: L layer, H head,
-D d_model, K d_head; all counted from 0. Do not change the tensors that you are handed.
-
-A head is a dict {"W_Q": [D, K], "W_K": [D, K], "W_V": [D, K], "W_O": [K, D]}, with LayerNorm folded. All heads of
-a model are a dict of the same names, {"W_Q": [L, H, D, K], ..., "W_O": [L, H, K, D]}.
-"""
-
+# %%
 import torch
 from torch import Tensor
 
+try:
+    from tinyheads.course import check                         # in a notebook check("3.1") grades exercise 3.1
+except ImportError:                                            # where the grader runs this file: nothing to do
+    def check(exercise):
+        pass
 
+# %% [markdown]
+# ## Worked example: nothing to do
+
+# %%
 def one_head(heads: dict[str, Tensor], layer: int, head: int) -> dict[str, Tensor]:
     """A worked example. One head of all: {"W_Q": [D, K], "W_K": [D, K], "W_V": [D, K], "W_O": [K, D]}."""
     return {name: W[layer, head] for name, W in heads.items()}
 
+# %% [markdown]
+# ## 3.1 The score of two heads
 
+# %%
 def composition_score(writer: dict[str, Tensor], reader: dict[str, Tensor], mode: str) -> Tensor:
     """3.1 (parts 1 and 2). How strongly one head writes into what another reads, from 0 to 1: a 0-d tensor.
 
@@ -23,7 +40,13 @@ def composition_score(writer: dict[str, Tensor], reader: dict[str, Tensor], mode
     """
     raise NotImplementedError
 
+# %%
+check("3.1")
 
+# %% [markdown]
+# ## 3.2 All pairs
+
+# %%
 def composition_table(heads: dict[str, Tensor], mode: str) -> Tensor:
     """3.2 (part 3). The score of every head with every later one: [L, H, L, H], writer by reader.
 
@@ -31,7 +54,13 @@ def composition_table(heads: dict[str, Tensor], mode: str) -> Tensor:
     """
     raise NotImplementedError
 
+# %%
+check("3.2")
 
+# %% [markdown]
+# ## 3.3 The score of one component
+
+# %%
 def component_scores(write: Tensor, reader: dict[str, Tensor], mode: str) -> Tensor:
     """3.3 (part 4). How strongly each component of one head writes into what another reads.
 
@@ -40,7 +69,13 @@ def component_scores(write: Tensor, reader: dict[str, Tensor], mode: str) -> Ten
     """
     raise NotImplementedError
 
+# %%
+check("3.3")
 
+# %% [markdown]
+# ## 3.4 The identity
+
+# %%
 def whole_from_components(scores: Tensor, scale: Tensor) -> Tensor:
     """3.4 (part 5). The scores of whole heads, from their components'.
 
@@ -49,7 +84,13 @@ def whole_from_components(scores: Tensor, scale: Tensor) -> Tensor:
     """
     raise NotImplementedError
 
+# %%
+check("3.4")
 
+# %% [markdown]
+# ## 3.5 The edges that stand out
+
+# %%
 def top_edges(scores: Tensor, n: int) -> list[str]:
     """3.5 (part 6). The n edges with the highest scores, highest first, as "L0.H7.C1 -> L1.H0".
 
@@ -58,7 +99,13 @@ def top_edges(scores: Tensor, n: int) -> list[str]:
     """
     raise NotImplementedError
 
+# %%
+check("3.5")
 
+# %% [markdown]
+# ## 3.6 The area under the ROC curve
+
+# %%
 def roc_area(scores: Tensor, writers: list[tuple[int, int]], readers: list[tuple[int, int]]) -> float:
     """3.6 (part 7). How well scores rank the known edges from some writers into some readers, from 0 to 1.
 
@@ -67,10 +114,44 @@ def roc_area(scores: Tensor, writers: list[tuple[int, int]], readers: list[tuple
     """
     raise NotImplementedError
 
+# %%
+check("3.6")
 
-# --- Figures with your functions, for the reading questions: `python submission.py`. Nothing to do below. ------------
+# %% [markdown]
+# ## 3.7 What is a high score?
 
+# %%
+def chance_scores(reader: dict[str, Tensor], mode: str) -> tuple[float, float]:
+    """3.7 ("What is a high score?"). Mean and standard deviation of the *squared* score of a random direction.
 
+    reader: a head as above; mode: "Q", "K" or "V". The score is that of 3.3, the direction a unit vector of D
+    dimensions, all directions alike. Nothing is drawn, and no [D, D] matrix is made.
+    """
+    raise NotImplementedError
+
+# %%
+check("3.7")
+
+# %% [markdown]
+# ## 3.8 Open: a better ranking
+
+# %%
+def edge_scores(heads: dict[str, Tensor]) -> Tensor:
+    """3.8 (open). A score by Q of every pair of heads, by which the edges that were built in rank high: [L, H, L, H].
+
+    heads: all heads of an unknown model, as above. Where the reader is not in a later layer anything may stand.
+    """
+    raise NotImplementedError
+
+# %%
+check("3.8")
+
+# %% [markdown]
+# ## Figures with your functions, for the reading questions
+#
+# Nothing to do below. The last cell draws them; as a file, `python submission.py` does.
+
+# %%
 def as_dict(heads) -> dict[str, Tensor]:
     """tinyheads' Heads as the dict that your functions take."""
     return {name: getattr(heads, name) for name in ("W_Q", "W_K", "W_V", "W_O")}
@@ -179,6 +260,6 @@ def main(folder: str = "figures_3") -> None:
         gpt2(th, plots, os.environ["TINYHEADS_GPT2"], folder)
     print(f"figures are in {folder}")
 
-
+# %%
 if __name__ == "__main__":
     main()

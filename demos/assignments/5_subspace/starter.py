@@ -1,23 +1,34 @@
-"""Assignment 5: the positional subspace. The handout is README.md; hand in this file, filled in.
+# %% [markdown]
+# # Assignment 5. The positional subspace
+#
+# Fill in the functions, and hand this in as `submission.py` or `submission.ipynb`; README.md, beside it, is the
+# handout. Run cell by cell, in Jupyter, Colab, or an editor that knows `# %%` cells (VS Code, Spyder), `check("5.1")`
+# grades exercise 5.1 at once; elsewhere it does nothing.
+#
+# Axes: B prompt, T position, D d_model, N item of the list, k dimension of the subspace, G grid point. All from 0.
+# `prompts` has .tokens [B, T], .positions [B, N], .index [B], .candidates [B, N], .end (an int). Bases: orthonormal
+# rows. `circuit` is a th.Circuit: .where, the read ("L0.mlp", say) before which END's stream is read and changed;
+# .movers, a list of one th.Head, the mover; .inhibition, the heads that look at the mentions. While you are graded
+# the library makes models, heads and prompts, and runs them; of what it has for the analysis, only the functions that
+# a docstring below says you may use are there.
 
-Axes: B prompt, T position, D d_model, N item of the list, k dimension of the subspace, G grid point. All from 0.
-`prompts` has .tokens [B, T], .positions [B, N], .index [B], .candidates [B, N], .end (an int). Bases: orthonormal rows.
-`circuit` is a th.Circuit: .where, the read ("L0.mlp", say) before which END's stream is read and changed; .movers, a
-list of one th.Head, the mover; .inhibition, the heads that look at the mentions.
-While you are graded the library makes models, heads and prompts, and runs them; of what it has for the analysis, only
-the functions that a docstring below says you may use are there.
-"""
-
+# %%
 import torch
 
 import tinyheads as th
 
+try:
+    from tinyheads.course import check                         # in a notebook check("5.1") grades exercise 5.1
+except ImportError:                                            # where the grader runs this file: nothing to do
+    def check(exercise):
+        pass
+
 torch.set_grad_enabled(False)
 
+# %% [markdown]
+# ## Worked examples: nothing to do
 
-# --- worked examples ----------------------------------------------------------------------------------------
-
-
+# %%
 def stream_at_end(model, prompts, where):
     """The stream at END just before a read ("L0.mlp", say), in each prompt: [B, D]. (Done for you; use it.)"""
     seen = []
@@ -29,23 +40,23 @@ def stream_at_end(model, prompts, where):
     model(prompts.tokens, th.Stream(edits=[th.Edit(where, look, of="stream")]))
     return seen[0]
 
-
+# %%
 def head_write_at_end(model, prompts, head):
     """What one head writes at END, in each prompt: [B, D]. (Done for you.)"""
     stream = th.Stream(record=True)
     model(prompts.tokens, stream)
     return stream.writes[str(head)][:, prompts.end]          # [B, T, D] -> [B, D]
 
-
+# %%
 def bytes_of(path):
     """The bytes of a file: uint8 [n]. (Done for you; 5.7 returns its figure with it.)"""
     with open(path, "rb") as file:
         return torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
 
+# %% [markdown]
+# ## 5.1 What is written, by place
 
-# --- 5.1 what is written, by place -----------------------------------------------------------------------------
-
-
+# %%
 def mean_write(model, prompts, writers):
     """The heads' mean write at END for each place of the answer: [N, D].
 
@@ -54,18 +65,24 @@ def mean_write(model, prompts, writers):
     """
     raise NotImplementedError("5.1 mean_write")
 
+# %%
+check("5.1")
 
-# --- 5.2 the directions along which they differ -----------------------------------------------------------------
+# %% [markdown]
+# ## 5.2 The directions along which they differ
 
-
+# %%
 def principal_components(means, k):
     """The k orthonormal directions [k, D] along which the rows of means [N, D] differ most, the strongest first."""
     raise NotImplementedError("5.2 principal_components")
 
+# %%
+check("5.2")
 
-# --- 5.3 two subspaces -------------------------------------------------------------------------------------------
+# %% [markdown]
+# ## 5.3 Two subspaces
 
-
+# %%
 def principal_angles(first, second):
     """The principal angles between two subspaces, in degrees, smallest first: [min(k, m)].
 
@@ -73,10 +90,13 @@ def principal_angles(first, second):
     """
     raise NotImplementedError("5.3 principal_angles")
 
+# %%
+check("5.3")
 
-# --- 5.4 setting coordinates -------------------------------------------------------------------------------------
+# %% [markdown]
+# ## 5.4 Setting coordinates
 
-
+# %%
 def set_coordinates(x, basis, values, position):
     """x with other coordinates in the subspace at one position: a new [B, T, D].
 
@@ -84,10 +104,13 @@ def set_coordinates(x, basis, values, position):
     """
     raise NotImplementedError("5.4 set_coordinates")
 
+# %%
+check("5.4")
 
-# --- 5.5 walking through it --------------------------------------------------------------------------------------
+# %% [markdown]
+# ## 5.5 Walking through it
 
-
+# %%
 def traverse(model, prompts, basis, points, circuit):
     """Which item the mover looks at from END, with END at each point: (attention [G, N], owners [G]).
 
@@ -99,10 +122,13 @@ def traverse(model, prompts, basis, points, circuit):
     """
     raise NotImplementedError("5.5 traverse")
 
+# %%
+check("5.5")
 
-# --- 5.6 the test ---------------------------------------------------------------------------------------------------
+# %% [markdown]
+# ## 5.6 The test
 
-
+# %%
 def random_index_test(model, found_on, tested_on, basis, control, circuit, target):
     """Is the subspace positional? (codes, rate, control_codes, control_rate): codes [N, k], rates from 0 to 1.
 
@@ -114,10 +140,13 @@ def random_index_test(model, found_on, tested_on, basis, control, circuit, targe
     """
     raise NotImplementedError("5.6 random_index_test")
 
+# %%
+check("5.6")
 
-# --- 5.7 drawing it ---------------------------------------------------------------------------------------------------
+# %% [markdown]
+# ## 5.7 Drawing it
 
-
+# %%
 def draw_regions(model, found_on, shown_on, basis, circuit, steps, path):
     """Draw which item owns which part of the plane, and where the codes lie: (codes, points, owners, picture).
 
@@ -132,19 +161,59 @@ def draw_regions(model, found_on, shown_on, basis, circuit, steps, path):
     """
     raise NotImplementedError("5.7 draw_regions")
 
+# %%
+check("5.7")
 
-# --- your own numbers, for the reading questions ----------------------------------------------------------------
+# %% [markdown]
+# ## 5.8 What chance gives
+
+# %%
+def chance_overlap(k, m, D):
+    """Mean and standard deviation of the overlap of a subspace of k dimensions with a random one of m: two floats.
+
+    Overlap: the sum of the squared cosines of all principal angles. D: dimensions of the space. Nothing is drawn.
+    """
+    raise NotImplementedError("5.8 chance_overlap")
+
+# %%
+check("5.8")
+
+# %% [markdown]
+# ## 5.9 Open: six places in a plane
+
+# %%
+def plane_for_six(model, found_on, circuit):
+    """A plane, and a code in it for each of six places, such that a random index is followed: (basis [2, D],
+    codes [6, 2]).
+
+    model: a planted one; found_on: some of its lists, of six items; circuit: as in 5.5. You may use what 5.7 may, and
+    th.before_end(model, prompts), th.run_end(model, prompts, earlier, edits), which run END alone.
+    """
+    raise NotImplementedError("5.9 plane_for_six")
+
+# %%
+check("5.9")
+
+# %% [markdown]
+# ## Your own numbers, for the reading questions
+#
+# The last cell prints them; as a file, `python submission.py` does.
+
+# %%
+MODEL, N = "even", 8                                         # try "tiny", and lists of 5 or 12 items
 
 
-def main():
-    model, tokenizer = th.load("tiny"), th.load_tokenizer("tiny")
-    N = 5
-    found = th.find_circuit(model, th.laundry_list(tokenizer, 400, N, seed=40))
+def main(n=400, steps=25):
+    """Prints what the reading questions are about, and draws regions.png. n: lists that are judged; steps: of 5.7."""
+    from tinyheads import plots
+
+    model, tokenizer = th.load(MODEL), th.load_tokenizer(MODEL)
+    found = th.find_circuit(model, th.laundry_list(tokenizer, 400, 5, seed=40))
     circuit = th.Circuit(found.inhibition, found.movers[:1])   # with one mover, to walk with
-    print(circuit, "  edits before:", circuit.where)
+    print(f"{MODEL}: {circuit}  edits before: {circuit.where}")
 
-    samples = [th.laundry_list(tokenizer, 600, N, seed=seed) for seed in (2, 3)]
-    tested = th.laundry_list(tokenizer, 400, N, seed=4)
+    samples = [th.laundry_list(tokenizer, 600, N, seed=seed) for seed in (33, 34)]
+    tested = th.laundry_list(tokenizer, n, N, seed=32)
     means = [mean_write(model, prompts, circuit.inhibition) for prompts in samples]
     print("singular values of the means:",
           *(f"{value:.2f}" for value in torch.linalg.svdvals(means[0] - means[0].mean(0)).tolist()))
@@ -154,15 +223,26 @@ def main():
     print("principal angles: two samples", degrees(principal_components(means[1], 3)), " with a random subspace",
           degrees(random))
 
-    target = torch.randint(N, (400,), generator=torch.Generator().manual_seed(6))
+    target = torch.randint(N, (n,), generator=torch.Generator().manual_seed(6))
     for k in (1, 2, 3, 4):
         space, control = principal_components(means[0], k), th.random_subspace(model.config.n_embd, k, seed=7)
         _, rate, _, control_rate = random_index_test(model, samples[0], tested, space, control, circuit, target)
-        print(f"random index, k = {k}: {rate:.2f}, random subspace {control_rate:.2f}, chance {1 / N:.2f}")
+        print(f"random index, {N} items, k = {k}: {rate:.3f}, random subspace {control_rate:.3f}, chance {1 / N:.3f}")
     few = th.laundry_list(tokenizer, 8, N, seed=8)
-    draw_regions(model, samples[0], few, basis, circuit, 25, "regions.png")
+    draw_regions(model, samples[0], few, basis, circuit, steps, "regions.png")
+    plots.show_in_notebook("regions.png")
     print("regions.png")
 
+    other = th.load("content")                                 # looks at the same places, crosses off by name
+    found_on, judged = (th.laundry_list(tokenizer, size, N, "name", seed) for size, seed in ((600, 33), (n, 32)))
+    theirs = th.find_circuit(other, found_on)
+    space = principal_components(mean_write(other, found_on, theirs.inhibition), 3)
+    control = th.random_subspace(other.config.n_embd, 3, seed=7)
+    _, rate, _, _ = random_index_test(other, found_on, judged, space, control, theirs, target)
+    print(f"content, crossed off by name: right {th.accuracy(other, judged):.3f}, its best mover's attention on the "
+          f"answer {th.attention_on(other, judged, th.answer_places(judged)).max():.2f}; random index, {N} items, "
+          f"k = 3: {rate:.3f}")
 
+# %%
 if __name__ == "__main__":
     main()

@@ -1,32 +1,43 @@
-"""Assignment 6: repairing the Laundry List. The handout is README.md; hand in this file, filled in.
+# %% [markdown]
+# # Assignment 6. Repairing the Laundry List
+#
+# Fill in the functions, and hand this in as `submission.py` or `submission.ipynb`; README.md, beside it, is the
+# handout. Run cell by cell, in Jupyter, Colab, or an editor that knows `# %%` cells (VS Code, Spyder), `check("6.1")`
+# grades exercise 6.1 at once; elsewhere it does nothing.
+#
+# Axes: B prompt, T position, D d_model, K d_head, N item of the list, k dimension of the subspace, V vocabulary. From
+# 0. `prompts` has .tokens [B, T], .positions [B, N], .index [B], .candidates [B, N], .end (an int). Bases:
+# orthonormal rows. `circuit` is a th.Circuit: .where, the read ("L0.mlp", say) before which END's stream is read and
+# changed; .inhibition, the heads that write before it; .movers, those that read it. While you are graded the library
+# makes models, heads and prompts, and runs them; of what it has for the analysis, only the functions that a docstring
+# below says you may use are there.
 
-Axes: B prompt, T position, D d_model, K d_head, N item of the list, k dimension of the subspace, V vocabulary. From 0.
-`prompts` has .tokens [B, T], .positions [B, N], .index [B], .candidates [B, N], .end (an int). Bases: orthonormal rows.
-`circuit` is a th.Circuit: .where, the read ("L0.mlp", say) before which END's stream is read and changed; .inhibition,
-the heads that write before it; .movers, those that read it.
-While you are graded the library makes models, heads and prompts, and runs them; of what it has for the analysis, only
-the functions that a docstring below says you may use are there.
-"""
-
+# %%
 import copy
 
 import torch
 
 import tinyheads as th
 
+try:
+    from tinyheads.course import check                         # in a notebook check("6.1") grades exercise 6.1
+except ImportError:                                            # where the grader runs this file: nothing to do
+    def check(exercise):
+        pass
+
 torch.set_grad_enabled(False)                                # 6.4 by gradient descent: with torch.enable_grad(): ...
 
+# %% [markdown]
+# ## Worked examples: nothing to do
 
-# --- worked examples ----------------------------------------------------------------------------------------
-
-
+# %%
 def accuracy(model, prompts, edits=()):
     """The share of prompts for which the right candidate has the largest logit at END. (Done for you; use it.)"""
     logits = model(prompts.tokens, th.Stream(edits=list(edits)))[:, prompts.end]    # [B, V]
     among_candidates = logits.gather(1, prompts.candidates)                         # [B, N]
     return (among_candidates.argmax(dim=1) == prompts.index).double().mean().item()
 
-
+# %%
 def stream_at_end(model, prompts, where):
     """The stream at END just before a read ("L0.mlp", say), in each prompt: [B, D]. (Done for you.)"""
     seen = []
@@ -38,17 +49,17 @@ def stream_at_end(model, prompts, where):
     model(prompts.tokens, th.Stream(edits=[th.Edit(where, look, of="stream")]))
     return seen[0]
 
-
+# %%
 def head_write_at_end(model, prompts, head):
     """What one head writes at END, in each prompt: [B, D]. (Done for you.)"""
     stream = th.Stream(record=True)
     model(prompts.tokens, stream)
     return stream.writes[str(head)][:, prompts.end]          # [B, T, D] -> [B, D]
 
+# %% [markdown]
+# ## 6.1 Setting coordinates
 
-# --- 6.1 setting coordinates -------------------------------------------------------------------------------------
-
-
+# %%
 def set_coordinates(x, basis, new, positions):
     """x with other coordinates in the subspace at some positions: a new [B, T, D].
 
@@ -56,10 +67,13 @@ def set_coordinates(x, basis, new, positions):
     """
     raise NotImplementedError("6.1 set_coordinates")
 
+# %%
+check("6.1")
 
-# --- 6.2 the right code, given -----------------------------------------------------------------------------------
+# %% [markdown]
+# ## 6.2 The right code, given
 
-
+# %%
 def give_the_code(model, found_on, judged_on, basis, circuit, seed):
     """What giving END the right place's code does for the answer. A dict:
 
@@ -79,10 +93,13 @@ def give_the_code(model, found_on, judged_on, basis, circuit, seed):
     """
     raise NotImplementedError("6.2 give_the_code")
 
+# %%
+check("6.2")
 
-# --- 6.3 the same head, other weights ----------------------------------------------------------------------------
+# %% [markdown]
+# ## 6.3 The same head, other weights
 
-
+# %%
 def edit_weights(model, head, basis, M):
     """A copy of the model in which a head's coordinates in the subspace become c @ M, and what was changed:
     (edited, report).
@@ -95,10 +112,13 @@ def edit_weights(model, head, basis, M):
     """
     raise NotImplementedError("6.3 edit_weights")
 
+# %%
+check("6.3")
 
-# --- 6.4 which M? ------------------------------------------------------------------------------------------------
+# %% [markdown]
+# ## 6.4 Which M?
 
-
+# %%
 def fit(model, head, basis, codes, train, where, hold):
     """The M [k, k] for which mean over prompts of |s + c (M - 1) - codes[index]|^2, plus hold * |M - 1|^2, is least.
 
@@ -110,10 +130,13 @@ def fit(model, head, basis, codes, train, where, hold):
     """
     raise NotImplementedError("6.4 fit")
 
+# %%
+check("6.4")
 
-# --- 6.5 what it broke -----------------------------------------------------------------------------------------------
+# %% [markdown]
+# ## 6.5 What it broke
 
-
+# %%
 def what_it_broke(model, edited, tasks, text):
     """What both models can do: a dict from each name in `tasks` to its accuracy (before, after), and "perplexity" to
     that of `text` (before, after).
@@ -122,10 +145,14 @@ def what_it_broke(model, edited, tasks, text):
     """
     raise NotImplementedError("6.5 what_it_broke")
 
+# %%
+check("6.5")
 
-# --- 6.6 your judgement ----------------------------------------------------------------------------------------------
+# %% [markdown]
+# ## 6.6 Your judgement
 
-# A line "MEASURED = ..." that `python starter.py` printed, of the edit that you write about, pasted here:
+# %%
+# A line "MEASURED = ..." that the last cell printed, of the edit that you write about, pasted here:
 MEASURED = {}
 
 # 150 to 800 words on the questions of the handout ("The judgement"), with your figures in it:
@@ -137,34 +164,85 @@ def judgement():
     """(MEASURED, JUDGEMENT). Once both are filled in, put `return MEASURED, JUDGEMENT` here."""
     raise NotImplementedError("6.6 judgement")
 
+# %%
+check("6.6")
 
-# --- your own numbers ------------------------------------------------------------------------------------------------
+# %% [markdown]
+# ## 6.7 The least change
 
-TRAIN_LENGTH = 8                                             # of 3, 5, 8, 10: the lists that M is fitted on
-HOLDS = (0.0, 0.01, 0.1)                                     # try others
+# %%
+def least_change(z, wanted, basis, hold):
+    """The change of W_O [K, D] for which sum over n of |z change - wanted basis|^2, plus hold * |change|^2, is least.
+
+    z: [n, K], what the head gathered in n prompts; wanted: [n, k], the coordinates to be added to its write in each;
+    basis: [k, D]; hold: a float, 0 or more. With hold = 0 and n < K many changes fit exactly: the smallest of them.
+    """
+    raise NotImplementedError("6.7 least_change")
+
+# %%
+check("6.7")
+
+# %% [markdown]
+# ## 6.8 Open: the best repair under a bound
+
+# %%
+def best_repair(model, circuit, basis, train, text, bound):
+    """Another W_O [K, D] for a damaged head, so that the lists come right again and little else changes.
+
+    model: a planted one, damaged; circuit: .inhibition[0] is the damaged head, .where and .movers as in 6.2;
+    basis: [3, D], the subspace of its channel; train: prompts, whose answers are known; text: tokens [B, T];
+    bound: how far what the model says of text may move, as the mean of its divergence KL(before || after).
+    You may use what 6.4 may; th.mean_codes(model, prompts, circuit, basis) -> [N, k]; and
+    th.traversed_codes(model, prompts, circuit, basis, around) -> [N, k], for each place the point, of a grid about the
+    codes `around`, at which its item is answered most surely: a dozen prompts will do.
+    """
+    raise NotImplementedError("6.8 best_repair")
+
+# %%
+check("6.8")
+
+# %% [markdown]
+# ## Your own numbers
+#
+# The last cell prints them; as a file, `python submission.py` does.
+
+# %%
+TRAIN_LENGTH = 12                                            # of LENGTHS: the lists that M is fitted on
+HOLDS = (0.0, 0.1, 1.0)                                      # try others
+LENGTHS = (5, 8, 10, 12, 16)
 
 
-def main():
+def main(n=400, lengths=LENGTHS):
+    """Prints what the judgement and the reading questions are about. n: lists of each length that are judged."""
     model, tokenizer = th.load("tiny"), th.load_tokenizer("tiny")
     circuit, results = th.find_circuit(model, th.laundry_list(tokenizer, 400, 5, seed=40)), {}
     print(circuit, "  edits before:", circuit.where)
-    print("\nthe right code, given (6.2):  items  before  after  random subspace")
-    for N in (3, 5, 8, 10):
-        others = th.laundry_list(tokenizer, 400, N, seed=10 + N)
-        basis = th.subspace_from_activations(model, others, circuit, min(3, N - 1))
-        lists = th.laundry_list(tokenizer, 400, N, seed=20 + N)
+    judged = {N: th.laundry_list(tokenizer, n, N, seed=3) for N in lengths}
+    print("\nthe right code, given (6.2):  items  before  after: mean code, random; traversed code, random")
+    for N, lists in judged.items():
+        others, to_walk = th.laundry_list(tokenizer, 400, N, seed=2), th.laundry_list(tokenizer, 12, N, seed=6)
+        basis = th.subspace_from_activations(model, others, circuit, 3)
         given = give_the_code(model, others, lists, basis, circuit, seed=30 + N)
-        results[N] = basis, given
-        print(f"{N:35} {given['before']:7.3f} {given['after']:6.3f} {given['control after']:8.3f}")
+        after = {}
+        for what, space, around in (("found", basis, given["codes"]),
+                                    ("random", given["control"], given["control codes"])):
+            codes = th.traversed_codes(model, to_walk, circuit, space, around)          # [N, k], where END should be
+            right = codes[lists.index][:, None]                                         # [n, 1, k]
+            place = th.Edit(circuit.where, lambda x: set_coordinates(x, space, right, [lists.end]), of="stream")
+            after[what] = accuracy(model, lists, [place])
+            results.setdefault(N, (basis, codes))
+        print(f"given {N:29} {given['before']:7.3f} {given['after']:18.3f} {given['control after']:7.3f} "
+              f"{after['found']:15.3f} {after['random']:7.3f}")
 
-    tasks = {f"lists of {N}": th.laundry_list(tokenizer, 400, N, seed=50 + N) for N in (3, 5, 8, 10)}
-    tasks |= {f"recall of {N}": th.ordinal_recall(tokenizer, 400, N, seed=60 + N) for N in (5, 8)}
-    tasks["IOI"] = th.ioi(tokenizer, 400, seed=70, pairs="test")
-    text = th.everyday_text(tokenizer, 400, seed=80, pairs="test")
-    basis, codes = results[TRAIN_LENGTH][0], results[TRAIN_LENGTH][1]["codes"]
+    tasks = {f"lists of {N}": lists for N, lists in judged.items()}
+    tasks |= {f"recall of {N}": th.ordinal_recall(tokenizer, n, N, seed=8) for N in (8, 12)}
+    tasks["IOI"] = th.ioi(tokenizer, n, seed=8, pairs="test")
+    text = th.everyday_text(tokenizer, n, seed=80, pairs="test")
+    basis, codes = results[TRAIN_LENGTH]
     train = th.laundry_list(tokenizer, 400, TRAIN_LENGTH, seed=40)
     for hold in HOLDS:
-        print(f"\nthe weights, edited (6.3, 6.4), fitted on lists of {TRAIN_LENGTH} with hold = {hold}:")
+        print(f"\nthe weights, edited (6.3, 6.4), fitted on lists of {TRAIN_LENGTH}, their traversed codes, with "
+              f"hold = {hold}:")
         edited = model
         for head in circuit.inhibition:                      # one after another, each on what the others left
             M = fit(edited, head, basis, codes, train, circuit.where, hold)
@@ -176,6 +254,6 @@ def main():
             print(f"    {name:15} {before:7.3f} -> {after:7.3f}")
         print("MEASURED =", {name: tuple(round(value, 6) for value in pair) for name, pair in measured.items()})
 
-
+# %%
 if __name__ == "__main__":
     main()

@@ -14,6 +14,9 @@ from torch import Tensor
 from .values import Other
 
 
+NEARLY = 5e-3                    # of the largest entry: a difference that is told as a small one
+
+
 class Wrong(Exception):
     """What is wrong with an answer, in the student's terms."""
 
@@ -109,12 +112,16 @@ def as_tensor(output: object, expected: object, what: str) -> Tensor:
             raise Wrong(f"{what} is {str(output)[:200]!r} and should be {expected!r}")
         return torch.as_tensor(0)
     number = not isinstance(expected, Tensor)
+    if not number:
+        output = tensor_like(output)
     wanted = "a number" if number else f"a torch.Tensor of shape {list(expected.shape)}"
     if output is None:
         raise Wrong(f"{what} is None and should be {wanted}: is a `return` missing?")
     is_array = isinstance(output, (np.ndarray, Tensor))
     if number and (type(output) in (int, float, bool) or is_array and np.prod(output.shape) == 1):
         return torch.as_tensor(output).reshape(())
+    if not number and not expected.dim() and type(output) in (int, float):
+        output = torch.tensor(output)
     if number or not isinstance(output, Tensor):
         raise Wrong(f"{what} is {kind_of(output)} and should be {wanted}")
     if output.is_complex() and not expected.is_complex():
@@ -122,6 +129,28 @@ def as_tensor(output: object, expected: object, what: str) -> Tensor:
     if expected.dtype == torch.bool and output.dtype != torch.bool:
         raise Wrong(f"{what} should hold True and False (torch.bool), not {output.dtype}")
     return output
+
+
+def tensor_like(output: object) -> object:
+    """A numpy array, and nested lists or tuples of numbers or of tensors of one shape, as a tensor; else as it is."""
+    if isinstance(output, np.ndarray):
+        return torch.as_tensor(output)
+    if isinstance(output, (list, tuple)) and output:
+        inner = [tensor_like(each) for each in output]
+        if all(type(each) in (int, float) for each in inner):
+            return torch.tensor(inner, dtype=torch.float64 if float in map(type, inner) else None)
+        if all(isinstance(each, Tensor) and each.shape == inner[0].shape for each in inner):
+            return torch.stack([each.to(inner[0].dtype) for each in inner])
+    return output
+
+
+def tensors_in(output: object) -> object:
+    """An answer, its numpy arrays as tensors."""
+    if isinstance(output, np.ndarray):
+        return torch.as_tensor(output)
+    if isinstance(output, (list, tuple)):
+        return type(output)(map(tensors_in, output))
+    return {key: tensors_in(each) for key, each in output.items()} if isinstance(output, dict) else output
 
 
 def agree(answer: Tensor, wanted: Tensor, tolerance: float) -> bool:
@@ -146,17 +175,18 @@ def scale_of(x: Tensor) -> float:
     return finite.max().item() if finite.numel() else 0.0
 
 
-def same_shape(output: object, shape: Sequence[int] | Tensor, axes: str = "", what: str = "the result") -> None:
-    """Raise `Wrong` unless the output is a tensor of this shape. axes: their names, "batch head query key"."""
+def same_shape(output: object, shape: Sequence[int] | Tensor, axes: str = "", what: str = "the result") -> Tensor:
+    """The output as a tensor, or `Wrong` unless it has this shape. axes: their names, "batch head query key"."""
     shape = list(shape.shape) if isinstance(shape, Tensor) else list(shape)
     named = f" ({axes.replace(' ', ', ')})" if axes else ""
     if output is None:
         raise Wrong(f"{what} is None and should be a torch.Tensor of shape {shape}{named}: is a `return` missing?")
+    given, output = output, tensor_like(output)
     if not isinstance(output, Tensor):
-        raise Wrong(f"{what} is {kind_of(output)} and should be a torch.Tensor of shape {shape}{named}")
+        raise Wrong(f"{what} is {kind_of(given)} and should be a torch.Tensor of shape {shape}{named}")
     own = list(output.shape)
     if own == shape:
-        return
+        return output
     hint = ""
     if sorted(own) == sorted(shape):
         hint = ": its axes are in another order"
@@ -193,6 +223,10 @@ def generic_diagnosis(answer: Tensor, wanted: Tensor, tolerance: float) -> str:
     finite = wanted.isfinite()
     x, y = answer[finite], wanted[finite]
     near = lambda a, b: agree(a, b, max(tolerance, 1e-3))
+    off = (x - y).abs().max().item() / max(scale_of(wanted), 1e-6)
+    if off < NEARLY:
+        return (f"it is nearly right: the largest difference is {off:.1g} of the largest entry, and {tolerance:g} may "
+                f"be. Is it rounded (float16?), or is a small term left out?")
     for i, j in itertools.combinations(range(answer.dim()), 2):
         swapped = answer.transpose(i, j)
         if swapped.shape == wanted.shape and near(swapped, wanted):
@@ -220,5 +254,6 @@ def first_difference(answer: Tensor, wanted: Tensor, different: Tensor) -> str:
         return f"it is {answer.item():.6g} and should be {wanted.item():.6g}"
     place = different.nonzero()[0].tolist()
     share = different.double().mean().item()
+    share = f"{share:.0%}" if share >= 0.01 else "less than 1%"
     one, other = answer[tuple(place)].item(), wanted[tuple(place)].item()
-    return f"{share:.0%} of its entries are wrong; the first, at {place}, is {one:.6g} and should be {other:.6g}"
+    return f"{share} of its entries are wrong; the first, at {place}, is {one:.6g} and should be {other:.6g}"

@@ -11,7 +11,7 @@ a well-known mistake it says so.
     ], uses="torch")
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from inspect import isfunction
 from pathlib import Path
@@ -93,7 +93,8 @@ class Exercise:
     name: as in the handout; function: its name; points: all there are, the sum over `parts`; calls: draws the calls;
     uses: "torch" (the library cannot be imported) or "tinyheads" (it can, but for the names in `forbidden`, such as
     "ov_svd", "basis.span" or "Heads.of"); seconds, megabytes: the limits for all calls together;
-    may_change: whether the function may change its arguments in place (else that costs the parts that look there).
+    may_change: whether the function may change its arguments in place (else that costs the parts that look there);
+    note: what its author is told whatever the marks; again: another look, see `Again`.
     """
 
     name: str
@@ -106,6 +107,8 @@ class Exercise:
     seconds: float = 20
     megabytes: int = 4000
     may_change: bool = False
+    note: str = ""
+    again: "Again | None" = None
 
     def __post_init__(self):
         if self.uses not in ("torch", "tinyheads"):
@@ -113,6 +116,18 @@ class Exercise:
         points = sum(part.points for part in self.parts)
         if abs(points - self.points) > 1e-9:
             raise ValueError(f"{self.name}: its parts have {points} points, not {self.points}")
+
+
+@dataclass(frozen=True)
+class Again:
+    """A longer look at an exercise, where its marks are not full or where a function in `needs` lost points.
+
+    exercise: what is run then, and whose marks count, on a copy of the submission that ends with `text`.
+    """
+
+    exercise: Exercise
+    text: str
+    needs: tuple[str, ...] = ()
 
 
 # --- checks, made of simpler ones -------------------------------------------------------------------------
@@ -124,9 +139,11 @@ def agrees(number: int, expected: Callable, tolerance: float = 1e-4, mistakes: S
 
     mistakes: pairs (a function of the same arguments that makes the mistake, what to say).
     """
+    right = once(expected)
+
     def check(calls: list[Call], outputs: Outputs) -> None:
         args, output = calls[number].args, outputs[number]
-        close(output, expected(*args), tolerance, applied(mistakes, args), what, see)
+        close(output, right(args), tolerance, applied(mistakes, args), what, see)
     return check
 
 
@@ -141,6 +158,20 @@ def all_of(*checks: Check) -> Check:
 def applied(mistakes: Sequence, args: tuple) -> list[tuple[Callable, str]]:
     """Mistakes that are functions of a call's arguments, as `close` takes them: functions without arguments."""
     return [((lambda wrong=wrong: wrong(*args)), message) for wrong, message in mistakes]
+
+
+def common_cause(number: int, answers: list, mistakes: Callable[[int], Iterable]) -> list[tuple]:
+    """What `close` should know of an answer that agrees with some mistakes by chance: a share of 40 prompts, say.
+
+    answers: numbers, of several calls; number: which of them is asked about; mistakes(n): the pairs of call n, in the
+    same order for each call. A mistake is a cause if it gives all the answers: pairs (this answer, what to say).
+    """
+    alike = lambda answer, wrong: abs(float(answer) - float(wrong() if callable(wrong) else wrong)) < 1e-6
+    for k, (wrong, message) in enumerate(mistakes(number)):
+        if alike(answers[number], wrong) and all(alike(each, list(mistakes(n))[k][0])
+                                                 for n, each in enumerate(answers) if n != number):
+            return [(float(answers[number]), message)]
+    return []
 
 
 # --- what a check computes from a call's arguments --------------------------------------------------------

@@ -13,8 +13,6 @@ from tinyheads.files.array_file import write_atomically
 from .handed_in import HandedIn
 from .marks import Assignment, Marks
 
-FENCE = "process limits"         # what stands between a submission and the machine: see README.md
-
 
 @dataclass(frozen=True)
 class Lateness:
@@ -37,24 +35,40 @@ class Lateness:
 
 
 def table(marks: Marks) -> str:
-    """One submission's marks, for the terminal and for its author."""
+    """One submission's marks, for its author."""
     width = max(len(mark.exercise.name) for mark in marks.exercises) + 2
-    lines = [f"{marks.assignment.folder.name}   {marks.submission}   seed {marks.seed}", ""]
+    lines = [f"{marks.assignment.folder.name}   {marks.submission}   seed {marks.seed}   fence: {marks.fence}", ""]
     for mark in marks.exercises:
         lines.append(f"{mark.exercise.name:<{width}}{mark.points:5g} of {mark.exercise.points:g}")
         if not mark.full:
             lines += ["    " + line for line in mark.output.splitlines()] + [""]
+        elif mark.note:
+            lines.append(f"    {mark.note}")
     lines += ["", f"{'total':<{width}}{marks.points:5g} of {marks.assignment.points:g}"]
-    return "\n".join(lines + [f"warning: {warning}" for warning in marks.warnings])
+    return "\n".join(lines)
+
+
+def warnings_of(marks: Marks) -> str:
+    """What the instructor alone is told, a line each."""
+    return "".join(f"\nwarning: {warning}" for warning in marks.warnings)
 
 
 def gradescope(marks: Marks, seconds: float) -> dict:
-    """The same as Gradescope's results.json (gradescope-autograders.readthedocs.io/en/latest/specs)."""
+    """The same as Gradescope's results.json (gradescope-autograders.readthedocs.io/en/latest/specs).
+
+    marks may hold the first exercises alone: those that are not run yet are there with 0 and say so. What the command
+    prints, warnings too, is Gradescope's stdout, which only instructors see.
+    """
+    tests = [{"name": exercise.name, "number": exercise.name.split()[0], "score": 0, "max_score": exercise.points,
+              "status": "failed", "output": "not graded yet: the autograder did not come this far",
+              "output_format": "text", "visibility": "visible"} for exercise in marks.assignment.exercises]
+    for test, mark in zip(tests, marks.exercises):
+        test |= {"score": round(mark.points, 4), "status": "passed" if mark.full else "failed", "output": mark.output}
     return {
         "score": round(marks.points, 4), "max_score": marks.assignment.points, "execution_time": round(seconds, 3),
-        "output": "\n".join([f"{marks.assignment.folder.name}, inputs drawn from seed {marks.seed}.", *marks.warnings]),
-        "tests": [{"name": mark.exercise.name, "score": round(mark.points, 4), "max_score": mark.exercise.points,
-                   "status": "passed" if mark.full else "failed", "output": mark.output} for mark in marks.exercises],
+        "output": f"{marks.assignment.folder.name}, inputs drawn from seed {marks.seed}.", "output_format": "text",
+        "visibility": "visible", "stdout_visibility": "hidden", "tests": tests,
+        "extra_data": {"seed": marks.seed, "fence": marks.fence, "warnings": marks.warnings},
     }
 
 
@@ -80,11 +94,10 @@ def row(assignment: Assignment, entry: HandedIn, marks: Marks | None, seed: int,
     if marks:
         points = {mark.exercise.name: f"{mark.points:g}" for mark in marks.exercises}
     total = marks.points if marks else 0.0
-    file = entry.submission.main.name if entry.submission else ""
     return {"submission": harmless(entry.name), **points, "total": f"{total:g}", "maximum": f"{assignment.points:g}",
-            "days late": str(days), "total after penalty": f"{late.after(total, days):g}", "file": harmless(file),
+            "days late": str(days), "total after penalty": f"{late.after(total, days):g}", "file": harmless(entry.file),
             "seed": str(seed), "reason": entry.reason, "warnings": "; ".join(marks.warnings) if marks else "",
-            "fence": FENCE}
+            "fence": marks.fence if marks else ""}
 
 
 def harmless(text: str) -> str:

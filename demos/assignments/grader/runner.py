@@ -2,19 +2,23 @@
 
 Requests come as lines of JSON on standard input; answers go back the same way on standard output. A child takes
 its arguments from files, calls the submission's function, and writes what it returned to files. It gets a limit of
-memory, of processor time and of time on the clock, a folder of its own, no standard input, and no pipe to anybody.
+memory, of processor time and of time on the clock, a folder of its own, no standard input, and no pipe to anybody
+but for what it prints. What it can reach beyond that is up to the fence, which the request names:
 
-This file and values.py are copied into a temporary folder and run from there (python -I), beside a copy of the
-library. No expected value is ever here. A fence, not a sandbox: whoever runs this runs the submission's code with
-his own rights.
+    wall             the child's child is process 1 of new namespaces (wall.py), and forks the submission's process
+    lesser user      the submission's process becomes a user of its own, who may read and write nothing of the grader
+    process limits   the submission's process keeps the rights of whoever grades
+
+This file, wall.py, watching.py, noticed.py and values.py are copied into a temporary folder and run from there (python
+-I -S). No expected value is ever here, nor the library: a child imports the copy that its exercise may use.
 """
 
-import ctypes
 import gc
 import importlib
 import importlib.util
 import json
 import os
+import pkgutil
 import random
 import resource
 import select
@@ -24,22 +28,30 @@ import time
 import traceback
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-MOST_OUTPUT = 20_000             # characters of what a submission prints that are kept: the first of them
+LARGEST_ANSWER = 69 * 2**20      # bytes of one call's answer: more than the grader reads
+GRACE = 20.0                     # seconds beyond an exercise's limit after which its namespaces are given up
+MOST_PROCESSES = 64              # of one exercise, threads among them
+NOTES = 200                      # the pipe for noticed.py has this number, which a submission's own files do not get
 MAY_NOT_IMPORT = {"torch": ("tinyheads", "transformers", "transformer_lens"),
                   "tinyheads": ("transformers", "transformer_lens")}
+LIBRARY_NEEDS = ("hmac", "secrets", "urllib.request", "tiktoken", "matplotlib.figure", "matplotlib.font_manager",
+                 "matplotlib.backends.backend_agg")  # loaded once, here, for all children
 
 
-def main(library: str, *site_folders: str) -> None:
-    """Serve requests until standard input closes. library: the folder that holds the copy of tinyheads."""
-    sys.path[:0] = [library, HERE]
-    sys.path += [folder for folder in site_folders if folder not in sys.path]
+def main(settings: str) -> None:
+    """Serve requests until standard input closes. settings: JSON of what session.py says about this machine."""
+    settings = json.loads(settings)
+    sys.path[:0] = [HERE]
+    sys.path += [folder for folder in settings["sites"] if folder not in sys.path]
     import torch
-    for name in ("tinyheads", "values"):                              # here, so that no child has to: those that may
-        importlib.import_module(name)                                 # not use the library lose it
+    for name in ("noticed", "values", "wall", "watching"):
+        importlib.import_module(name)                                 # here, so that no child has to
     torch.set_num_threads(1)
     torch.linalg.svd(torch.eye(3) @ torch.eye(3))                     # what is set up at first use is set up once
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)                       # PR_SET_CHILD_SUBREAPER: orphans come to us
+        prctl = sys.modules["wall"].prctl
+        prctl(sys.modules["wall"].SET_CHILD_SUBREAPER, 1)             # orphans come to us
+        prctl(sys.modules["wall"].SET_DUMPABLE, 0)                    # our memory is no file of our user's
     gc.freeze()                                                       # children need not copy what is there already
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -47,107 +59,131 @@ def main(library: str, *site_folders: str) -> None:
     reply({"ready": True})
     for line in sys.stdin:
         request = json.loads(line)
-        read_end, write_end = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                child(request, write_end)
-            finally:
-                os._exit(70)
-        os.close(write_end)
-        reply({"pid": pid})
-        reply(watch(pid, read_end, request["seconds"]))
-        os.close(read_end)
+        if request["uses"] == "tinyheads":
+            for name in LIBRARY_NEEDS:
+                importlib.import_module(name)
+        serve(request | {"mapped": mapped_bytes()}, settings, reply)
 
 
 # --- the runner's side --------------------------------------------------------------------------------
 
 
-def watch(pid: int, pipe: int, seconds: float) -> dict:
-    """Wait for a child, keep the beginning of what it prints, end it when its time is over, and all that it started."""
-    os.set_blocking(pipe, False)
-    start, kept, timed_out, status, pipe_open = time.monotonic(), b"", False, None, True
-    while status is None:
-        if time.monotonic() - start > seconds:
-            timed_out = True
-            kill_group(pid)
-        if pipe_open and select.select([pipe], [], [], 0.003)[0]:
-            pipe_open, kept = drain(pipe, kept)
-        elif not pipe_open:
-            time.sleep(0.003)
-        done, exit_status = os.waitpid(pid, 0 if timed_out else os.WNOHANG)
-        status = exit_status if done else None
-    taken = time.monotonic() - start
-    kill_group(pid)
-    kill_orphans()
-    if pipe_open:
-        _, kept = drain(pipe, kept)
-    return {"exit": os.waitstatus_to_exitcode(status), "timed_out": timed_out, "seconds": taken,
-            "printed": kept.decode("utf-8", "replace")}
-
-
-def drain(pipe: int, kept: bytes) -> tuple[bool, bytes]:
-    """Read what is in the pipe, at most 1 MB at a time: (whether it is still open, what is kept)."""
-    for _ in range(16):
+def serve(request: dict, settings: dict, reply) -> None:
+    """One exercise: a child, its number to whoever asked, and what became of it."""
+    watching = sys.modules["watching"]
+    pipes = {name: os.pipe() for name in ("printed", "noted", "answer")}
+    behind_wall, user = request["fence"] == "wall", settings["user"] if request["fence"] == "lesser user" else None
+    pid = os.fork()
+    if pid == 0:
         try:
-            data = os.read(pipe, 65536)
-        except BlockingIOError:
-            return True, kept
-        if not data:
-            return False, kept
-        kept = (kept + data)[:MOST_OUTPUT]
-    return True, kept
+            if behind_wall:
+                first_of_new_namespaces(request, settings, pipes)
+            else:
+                child(request, pipes, user)
+        finally:
+            os._exit(70)
+    for _, write_end in pipes.values():
+        os.close(write_end)
+    reply({"pid": pid})
+    if behind_wall:
+        answer = from_within(pid, pipes["answer"][0], request["seconds"] + GRACE)
+    else:
+        answer = watching.watch(pid, pipes["printed"][0], pipes["noted"][0], request["seconds"], user, alone=False)
+    for read_end, _ in pipes.values():
+        os.close(read_end)
+    reply(answer)
 
 
-def kill_group(pid: int) -> None:
-    """End a child and all processes of its group."""
+def first_of_new_namespaces(request: dict, settings: dict, pipes: dict) -> None:
+    """Leave for new namespaces, and watch an exercise from within, as their process 1. Never returns."""
+    wall, watching = sys.modules["wall"], sys.modules["watching"]
+    os.setsid()
+    answer = {}
     try:
-        os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass  # ended already, or has not made its group yet: then it is alone
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-
-
-def kill_orphans() -> None:
-    """End what a child left behind in another group (Linux: it has become a child of ours)."""
-    me = os.getpid()
-    while os.path.exists(f"/proc/{me}/task/{me}/children"):
-        with open(f"/proc/{me}/task/{me}/children") as file:
-            left = [int(each) for each in file.read().split()]
-        if not left:
-            return
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
+        wall.end_with_parent(request["runner"])
+        wall.leave()
+        pid = os.fork()
+        if pid:
             os.waitpid(pid, 0)
+            os._exit(0)
+        wall.end_with_parent(0)                                       # the parent is outside, and has no number here
+        os.setsid()
+        folder, user = request["folder"], settings["user"] if os.geteuid() == 0 else os.geteuid()
+        outside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        shown = [*settings["shown"], *request["models"], *([request["library"]] if request["library"] else [])]
+        wall.build(settings["root"], shown, settings["hidden"], folder, user)
+        pid = os.fork()
+        if pid == 0:
+            os.close(outside)
+            child(request, pipes, user)
+        answer = watching.watch(pid, pipes["printed"][0], pipes["noted"][0], request["seconds"], None, alone=True)
+        wall.take_out(folder, outside, LARGEST_ANSWER)
+    except OSError as error:
+        answer = {"fault": str(error)}
+    os.write(pipes["answer"][1], json.dumps(answer).encode())
+    os._exit(0)
+
+
+def from_within(pid: int, pipe: int, seconds: float) -> dict:
+    """What process 1 of the new namespaces says; where it says nothing, it and all of them are ended."""
+    text, end = b"", time.monotonic() + seconds
+    while select.select([pipe], [], [], max(0.0, end - time.monotonic()))[0]:
+        data = os.read(pipe, 65536)
+        if not data:
+            break
+        text += data
+    sys.modules["watching"].kill_group(pid)                           # and with it process 1, and with that all others
+    os.waitpid(pid, 0)
+    try:
+        return json.loads(text)
+    except ValueError:  # the kernel ended it, for memory
+        return {"exit": -signal.SIGKILL, "timed_out": False, "seconds": 0.0, "noted": [], "printed": ""}
+
+
+def mapped_bytes() -> int:
+    """What torch has mapped already: it does not count as the submission's."""
+    if not os.path.exists("/proc/self/statm"):
+        return 0
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
 
 
 # --- the child's side ---------------------------------------------------------------------------------
 
 
-def child(request: dict, pipe: int) -> None:
-    """Run one exercise of one submission, and end. Never returns."""
+def child(request: dict, pipes: dict, user: int | None) -> None:
+    """Run one exercise of one submission, and end. user: who to become, where there is a choice. Never returns."""
     os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(pipe, 1)
-    os.dup2(pipe, 2)
-    os.closerange(3, 1024)
+    os.dup2(pipes["printed"][1], 1)
+    os.dup2(pipes["printed"][1], 2)
+    os.dup2(pipes["noted"][1], NOTES)
+    os.closerange(3, NOTES)
+    os.closerange(NOTES + 1, 1024)
     sys.stdin = open(os.devnull)
     folder = request["folder"]
     os.chdir(folder)
     random.seed(0)
-    set_limits(request)
+    import noticed
     import numpy
     import torch
     import values
-    for name in ("values", "runner"):
+    import wall
+    set_limits(request, own_user=user is not None and wall.own_count_of_processes())
+    if user is not None:
+        wall.give_up(user)
+    for name in ("noticed", "values", "wall", "watching", "runner"):
         sys.modules.pop(name, None)                                   # a submission may have modules of these names
+    for name in ("HOME", "TMPDIR", "MPLCONFIGDIR"):
+        os.environ[name] = f"{folder}/home"
     numpy.random.seed(0)
     torch.manual_seed(0)
     sys.path[:] = [os.path.dirname(request["submission"])] + [each for each in sys.path if each != HERE]
-    fence(request["uses"], request["forbidden"])
+    if request["library"]:
+        import_library(request["library"])
+    sys.meta_path.insert(0, Fence(MAY_NOT_IMPORT[request["uses"]]))
+    noticed.note_what_it_tries(NOTES, folder, sys.path, request["library"], MAY_NOT_IMPORT[request["uses"]])
+    del noticed, wall, pipes
     try:
         function = find_function(request)
     except BaseException as error:  # whatever a submission raises, sys.exit too, is to be told to its author
@@ -161,17 +197,14 @@ def child(request: dict, pipe: int) -> None:
     os._exit(0)
 
 
-def set_limits(request: dict) -> None:
-    """Processor time, memory, size of files. What torch has mapped already does not count as the submission's."""
-    with_torch = 0
-    if os.path.exists("/proc/self/statm"):
-        with open("/proc/self/statm") as file:
-            with_torch = int(file.read().split()[0]) * resource.getpagesize()
-    memory = with_torch + request["megabytes"] * 2**20
+def set_limits(request: dict, own_user: bool) -> None:
+    """Processor time, memory, size of files; of a user who has no other processes, their number."""
+    memory = request["mapped"] + request["megabytes"] * 2**20
     seconds = int(request["seconds"]) + 2
     for what, soft, hard in [(resource.RLIMIT_CPU, seconds, seconds + 1), (resource.RLIMIT_CORE, 0, 0),
                              (resource.RLIMIT_FSIZE, 2**27, 2**27), (resource.RLIMIT_NOFILE, 256, 256),
-                             (resource.RLIMIT_AS, memory, memory + 2**28)]:
+                             (resource.RLIMIT_AS, memory, memory + 2**28),
+                             *([(resource.RLIMIT_NPROC, MOST_PROCESSES, MOST_PROCESSES)] if own_user else [])]:
         try:
             resource.setrlimit(what, (soft, hard))
         except (ValueError, OSError):
@@ -195,31 +228,13 @@ class Fence:
                           f"standard library")
 
 
-def fence(uses: str, forbidden: list[str]) -> None:
-    """Take away what an exercise is to do without: whole modules, or some of the library's public names."""
-    sys.meta_path.insert(0, Fence(MAY_NOT_IMPORT[uses]))
-    if uses == "torch":
-        for name in [name for name in sys.modules if name.split(".")[0] == "tinyheads"]:
-            del sys.modules[name]
-        return
-    for name in forbidden:
-        owner_name, _, last = f"tinyheads.{name}".rpartition(".")
-        owner = sys.modules["tinyheads"]
-        for part in owner_name.split(".")[1:]:
-            owner = getattr(owner, part, None) or importlib.import_module(f"tinyheads.{part}")
-        original = getattr(owner, last)
-        setattr(owner, last, refusing(name))
-        for module_name, module in list(sys.modules.items()):         # wherever else it was imported to
-            if module_name.split(".")[0] == "tinyheads":
-                for attribute in [key for key, each in vars(module).items() if each is original]:
-                    setattr(module, attribute, refusing(name))
-
-
-def refusing(name: str):
-    """A function that stands in the place of one that the exercise is about."""
-    def write_this_yourself(*arguments, **options):
-        raise NotHere(f"tinyheads.{name} cannot be used here: this exercise is to write this yourself")
-    return write_this_yourself
+def import_library(library: str) -> None:
+    """All of a copy of tinyheads, from the folder that holds it: now, since later nothing of it need be opened."""
+    sys.path.insert(1, os.path.dirname(library))
+    package = importlib.import_module("tinyheads")
+    for module in pkgutil.walk_packages(package.__path__, "tinyheads."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
 
 
 def find_function(request: dict):

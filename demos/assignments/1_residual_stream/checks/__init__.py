@@ -1,14 +1,18 @@
 """Checks of assignment 1: GPT-2's forward pass as reads and writes. ../../grader/grading.py says what they are made of.
 
-layers.py has those of 1.1 to 1.3, attention.py those of 1.4 and 1.5, stream.py those of 1.6 and 1.7.
+layers.py has those of 1.1 to 1.3, attention.py those of 1.4 and 1.5, stream.py those of 1.6 and 1.7,
+derivation.py those of 1.8, open_problem.py those of 1.9.
 """
 
-from grader.grading import Exercise, Part, agrees
+from grader.grading import Exercise, Part, agrees, all_of
+from grader.open_problems import scored
 
 from .attention import (PATTERN_MISTAKES, WRITES_MISTAKES, pattern, pattern_calls, rows_are_distributions, write_calls,
                         writes)
+from .derivation import calls_without, check_without
 from .layers import (MATRICES, MLP_MISTAKES, NORM_MISTAKES, SMALL_MISTAKES, check_matrices, mlp, mlp_calls, norm,
                      norm_calls, split_calls, split_shapes)
+from .open_problem import calls_order, score_order
 from .stream import (STREAM_MISTAKES, attribution_calls, embed_write, layer_0, logit_check, names_and_shapes,
                      parts_check, stream_calls, stream_of)
 
@@ -45,6 +49,11 @@ EXERCISES = [
     Exercise("1.7 direct logit attribution", "logit_attribution", 3, attribution_calls, [
         Part("the logit", 0.5, logit_check),
         Part("the parts", 1.5, parts_check(0)),
-        Part("another size", 0.5, parts_check(1)),
+        Part("another size, and a stream of small variance", 0.5, all_of(parts_check(1), parts_check(3))),
         Part("the bundled model", 0.5, parts_check(2))]),
+    Exercise("1.8 the logit without one write", "logit_without", 2, calls_without, [
+        Part("values", 1, check_without(0)), Part("writes that cancel", 0.5, check_without(1)),
+        Part("a stream of small variance", 0.5, check_without(2))]),
+    Exercise("1.9 open: which heads does the answer need?", "order_of_removal", 3, calls_order, scored(
+        3, score_order, "a random order", "the order that is right by construction"), seconds=120),
 ]

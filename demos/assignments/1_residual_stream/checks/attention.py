@@ -90,11 +90,11 @@ PATTERN_MISTAKES = [
 def rows_are_distributions(calls: list[Call], outputs) -> None:
     """A pattern's first duty, and which way it fails."""
     x, W_Q = calls[0].args[:2]
-    same_shape(outputs[0], [len(x), len(W_Q), x.shape[1], x.shape[1]], "batch head query key")
+    answer = same_shape(outputs[0], [len(x), len(W_Q), x.shape[1], x.shape[1]], "batch head query key")
     is_one = lambda sums: bool(((sums - 1).abs() < 1e-4).all())
-    if not is_one(outputs[0].sum(-1)):
+    if not is_one(answer.sum(-1)):
         told = "is the future masked before the softmax, and is the softmax over the keys?"
-        if is_one(outputs[0].sum(-2)):
+        if is_one(answer.sum(-2)):
             told = ("the sum over the queries is 1 everywhere: the softmax runs over the wrong axis, or the last two "
                     "axes are swapped")
         raise Wrong(f"the sum over the keys (the last axis) is not 1 for each query; {told}")

@@ -99,13 +99,16 @@ def layer_0(calls: list[Call], outputs) -> None:
 
 
 def attribution_calls(generator: torch.Generator) -> list[Call]:
+    """Writes of three models; the last are the first one's made small, so that the variance is about epsilon."""
     calls = []
     for model in draw_models(generator):
         stream = th.Stream(record=True)
         model(draw_tokens(generator, model), stream)
         last = {name: w for name, w in weights_of(model).items() if name in ("ln_f.weight", "ln_f.bias", "wte.weight")}
         calls.append(Call((dict(stream.writes.items()), last, random_int(generator, 0, model.config.n_vocab - 1))))
-    return calls
+    writes, last, token = calls[0].args
+    size = torch.stack(list(writes.values())).sum(0).std().item()
+    return [*calls, Call(({name: 0.003 / size * write for name, write in writes.items()}, last, token))]
 
 
 def attribution(writes: dict[str, Tensor], weights: dict[str, Tensor], token: int) -> dict[str, Tensor]:
@@ -125,7 +128,7 @@ def logit(writes: dict[str, Tensor], weights: dict[str, Tensor], token: int) -> 
     return norm(x, weights["ln_f.weight"], weights["ln_f.bias"]) @ weights["wte.weight"][token]  # [B, T]
 
 
-def wrong_parts(centre=True, gain=True, scale="stream", bias_in_each=False):
+def wrong_parts(centre=True, gain=True, scale="stream", bias_in_each=False, eps=1e-5):
     """The parts made wrong in one way."""
     def wrong(writes, weights, token) -> dict[str, Tensor]:
         g, b, u = weights["ln_f.weight"], weights["ln_f.bias"], weights["wte.weight"][token]
@@ -133,7 +136,7 @@ def wrong_parts(centre=True, gain=True, scale="stream", bias_in_each=False):
         for name, write in writes.items():
             running = running + write
             by = {"stream": whole, "own": write, "running": running}[scale]
-            s = 1.0 if scale is None else (by.var(-1, correction=0) + 1e-5).sqrt()
+            s = (by.var(-1, correction=0) + eps).sqrt()
             w = write - write.mean(-1, keepdim=True) if centre else write
             parts[name] = (w * g if gain else w) @ u / s + (b @ u if bias_in_each else 0)
         return parts | {"ln_f.bias": (b @ u).expand(whole.shape[:2])}
@@ -153,6 +156,7 @@ PARTS_MISTAKES = [
      "each write is divided by the standard deviation of the stream so far; the scale is the whole final stream's "
      "(equation 6)"),
     (wrong_parts(centre=False), "the mean of each write is not taken away (equation 6: w - mean(w))"),
+    (wrong_parts(eps=0.0), "epsilon (1e-5) is missing in s: on a stream of small variance it matters (equation 6)"),
     (wrong_parts(gain=False), "the last LayerNorm's gain is missing (equation 6)"),
     (raw,
      "the writes meet the token's row without the last LayerNorm: its mean, scale and gain are missing (equation "

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import tinyheads as th
-from grader.comparing import Wrong, kind_of, same_shape
+from grader.comparing import Wrong, kind_of, same_shape, tensor_like
 from grader.grading import Call, Check, Exercise, Outputs, Part, agrees, all_of
 from grader.inputs import random_int
 
@@ -109,7 +109,8 @@ def unpacked(A: Tensor, output: object) -> tuple[Tensor, Tensor, Tensor]:
     if not isinstance(output, (tuple, list)) or len(output) != 3:
         raise Wrong(f"{SVD_NAMES} should be returned, a tuple of 3, not {kind_of(output)}")
     D, K = A.shape
-    for name, each in zip(("read", "write"), (output[0], output[2])):
+    read, scale, write = map(tensor_like, output)
+    for name, each in zip(("read", "write"), (read, write)):
         if isinstance(each, Tensor) and list(each.shape) == [D, K] and D != K:
             raise Wrong(f"{name} is [D, K], with the vectors as columns; return them as rows, [K, D]: {name}.T")
         if isinstance(each, Tensor) and list(each.shape) == [D, D]:
@@ -117,8 +118,8 @@ def unpacked(A: Tensor, output: object) -> tuple[Tensor, Tensor, Tensor]:
         if isinstance(each, Tensor) and list(each.shape) == [K, K]:
             raise Wrong(f"{name} is [K, K], vectors in the core's space: bring them to the stream with Q_1 or Q_2")
         same_shape(each, [K, D], "component d_model", name)
-    same_shape(output[1], [K], "component", "scale")
-    return tuple(output)
+    same_shape(scale, [K], "component", "scale")
+    return read, scale, write
 
 
 def scales(number: int) -> Check:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 import tinyheads as th
 from grader.comparing import same_shape
-from grader.grading import Call, Check, Exercise, Part, agrees
+from grader.grading import Call, Check, Exercise, Part, agrees, all_of
 from grader.inputs import random_int
 
 from .weights import TOLERANCE, heads, model, some_head, without_mean
@@ -23,16 +23,18 @@ def stream_before(layer: int, tokens: Tensor) -> Tensor:
 
 
 def pattern_calls(generator: torch.Generator) -> list[Call]:
+    """Streams of two sizes, then one of the model's; last, vectors whose variance is about epsilon."""
     calls = []
-    for T, D, K in [(6, 16, 4), (9, 20 + random_int(generator, 0, 3), 5)]:
+    for T, D, K, size in [(6, 16, 4, 2), (9, 20 + random_int(generator, 0, 3), 5, 2), (7, 18, 4, 0.003)]:
         W = without_mean(torch.randn(2, D, K, generator=generator) * D**-0.5, 1)
-        x = 2 * torch.randn(T, D, generator=generator) + 1.5
+        x = size * (torch.randn(T, D, generator=generator) + 0.75)
         calls.append(Call((x, *W, *(0.7 * torch.randn(2, K, generator=generator)))))
     layer, head = some_head(generator)
     tokens = torch.randint(0, model().config.n_vocab, (12,), generator=generator)
     of = heads(True)
-    return [*calls, Call((stream_before(layer, tokens), of.W_Q[layer, head], of.W_K[layer, head], of.b_Q[layer, head],
-                          of.b_K[layer, head]))]
+    of_model = Call((stream_before(layer, tokens), of.W_Q[layer, head], of.W_K[layer, head], of.b_Q[layer, head],
+                     of.b_K[layer, head]))
+    return [*calls[:2], of_model, calls[2]]
 
 
 def bare(x: Tensor) -> Tensor:
@@ -80,6 +82,8 @@ PATTERN = [
      "a query attends to the position just after it, too: mask all that is strictly later (triu with diagonal=1)"),
     (lambda x, *w: attend(bare(x), *w, masked=lambda T: torch.ones(T, T).triu().bool()),
      "a query may look at its own position too: mask what is strictly later (triu with diagonal=1)"),
+    (lambda x, *w: attend(F.layer_norm(x, x.shape[-1:], eps=0.0), *w),
+     "epsilon (1e-5) is missing: on vectors of small variance it matters"),
     (lambda x, *w: attend(x, *w), "x was not normalised: folding puts LayerNorm's gain and bias into the weights, but "
                                   "subtracting the mean and dividing by the standard deviation is still to be done"),
     (lambda x, *w: attend(x - x.mean(-1, keepdim=True), *w),
@@ -107,5 +111,5 @@ def pattern(number: int, expected=lambda x, *w: attend(bare(x), *w)) -> Check:
 
 attention_pattern = Exercise("2.4 a pattern from folded weights", "attention_pattern", 3, pattern_calls, [
     Part("shape", 0.5, lambda calls, outputs: same_shape(outputs[0], [6, 6], "query key", "the pattern")),
-    Part("values", 1.5, pattern(0)), Part("another size", 0.5, pattern(1)),
+    Part("values", 1.5, pattern(0)), Part("another size, and small vectors", 0.5, all_of(pattern(1), pattern(3))),
     Part("the model's own pattern", 0.5, pattern(2, own_pattern))])

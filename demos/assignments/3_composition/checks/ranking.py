@@ -82,7 +82,7 @@ whole_from_components = Exercise("3.4 the identity", "whole_from_components", 2,
 def edges_calls(generator: torch.Generator) -> list[Call]:
     """Tables whose entries where the reader is not later mean nothing; the last is the planted model's."""
     calls = []
-    for L, H, K, n in [(3, 2, 4, 5), (4, 3, 5, 12)]:
+    for L, H, K, n in [(3, 2, 4, 5), (5, 2, 5, 40)]:
         scores = torch.randperm(L * H * K * L * H, generator=generator).view(L, H, K, L, H) / (L * H * K * L * H)
         calls.append(Call((torch.where(later(L)[:, :, None], 0.5 * scores, scores), n)))
     writer, reader = th.Head(1, random_int(generator, 0, 3)), th.Head(2, random_int(generator, 0, 3))

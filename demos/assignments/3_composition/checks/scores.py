@@ -104,10 +104,10 @@ def tabled(number: int) -> Check:
 def zeros(calls: list[Call], outputs: Outputs) -> None:
     """Zeros where they should be, and nowhere else; whatever the scores are."""
     where = kept(lambda w, r: w < r)(*calls[0].args) > 0
-    same_shape(outputs[0], where, "writer's-layer writer's-head reader's-layer reader's-head", "the table")
+    answer = same_shape(outputs[0], where, "writer's-layer writer's-head reader's-layer reader's-head", "the table")
     made = [((lambda wrong=wrong: (wrong() > 0).int()), message)
             for wrong, message in applied(TABLES[:3], calls[0].args)]
-    close((outputs[0] != 0).int(), where.int(), 0, made, "where the table is not 0", "the handout, part 3")
+    close((answer != 0).int(), where.int(), 0, made, "where the table is not 0", "the handout, part 3")
 
 
 composition_table = Exercise("3.2 all pairs", "composition_table", 3, table_calls, [

@@ -2,16 +2,20 @@
 
 Expected values come from the library, closed forms, and the planted model, whose circuit is known. Which heads are
 asked about is found anew on whatever model is bundled: nothing here knows its heads. attention.py has 4.1 to 4.4 and
-4.6, channel.py 4.5 and 4.7; mistakes.py what well-known mistakes give. Tolerances: attention 1e-4, scores 1e-3.
+4.6, channel.py 4.5 and 4.7, derivation.py 4.8, open_problem.py 4.9; mistakes.py what well-known mistakes give.
+Tolerances: attention 1e-4, scores 1e-3.
 """
 
 from grader.grading import Exercise, Part, all_but, all_of, functions
+from grader.open_problems import scored
 from tinyheads import composition
 
 from .attention import (calls_look, calls_pick, calls_preference, calls_rank, calls_remove, check_look, check_pick,
                         check_preference, check_rank, check_remove, planted_look, shape_look, shape_remove)
 from .channel import (calls_channel, calls_scores, check_chosen, check_cost, check_scores, planted_scores,
                       shape_scores)
+from .derivation import calls_without, check_without
+from .open_problem import calls_find, score_find
 
 # What the starter names, and what that calls; and composition, which tells nothing of what a run does.
 OPEN_IN_4_5 = (*functions(composition), "ablation.remove", "ablation.several", "ablation.derangement",
@@ -30,7 +34,7 @@ EXERCISES = [
              all_of(check_look(1, "on_mentions on_answer"), planted_look))], "tinyheads", ALL),
     Exercise("4.2 the strongest of them", "pick_heads", 2, calls_pick, [
         Part("the right heads", 1, check_pick(False, (0, 1, 2))),
-        Part("strongest first", 0.5, check_pick(True, (0, 1, 2))),
+        Part("strongest first", 0.5, check_pick(True, (0, 1))),
         Part("none", 0.5, check_pick(True, (3, 4)))], "tinyheads", ALL),
     Exercise("4.3 take components out of a write", "remove", 4, calls_remove, [
         Part("a new write of the same shape", 0.5, shape_remove),
@@ -46,7 +50,14 @@ EXERCISES = [
         Part("without equal numbers", 1, check_rank(0, 1)),
         Part("with equal numbers", 1, check_rank(2, 3))], "tinyheads", ALL),
     Exercise("4.7 what both point at", "channel", 3, calls_channel, [
-        Part("the components that both name", 1, check_chosen(0)),
+        Part("the components that both name", 1, all_of(check_chosen(0), check_chosen(3))),
         Part("what they are worth, on other prompts", 1.5, check_cost(0)),
-        Part("a model built by hand", 0.5, all_of(check_chosen(1), check_cost(1)))], "tinyheads", IN_4_7),
+        Part("a model built by hand", 0.5, all_of(check_chosen(1), check_cost(1), check_chosen(2), check_cost(2)))],
+        "tinyheads", IN_4_7),
+    Exercise("4.8 the pattern without it", "pattern_without", 2, calls_without, [
+        Part("zero", 1, check_without(0)), Part("mean", 0.5, check_without(1)),
+        Part("a component that says the same in all prompts", 0.5, check_without(2))], "tinyheads", ALL),
+    Exercise("4.9 open: an unknown channel", "find_channel", 3, calls_find, scored(
+        3, score_find, "components whose removal costs the mover nothing", "the channel that was built in"),
+        "tinyheads", IN_4_7, seconds=60),
 ]

@@ -24,13 +24,15 @@ def calls_look(generator):
             Call((Model(built.model), planted_prompts(generator, 24)))]
 
 
+LOOK = ("on_mentions", "on_answer")
+
+
 def two_tables(output: object, model: th.GPT2) -> tuple:
     """A submission's pair of tables, if it is one."""
     if not isinstance(output, (tuple, list)) or len(output) != 2:
         raise Wrong("the result should be two tensors, (on_mentions, on_answer), each [L, H]")
-    for table, what in zip(output, ("on_mentions", "on_answer")):
-        same_shape(table, [model.config.n_layer, model.config.n_head], "layer head", what)
-    return tuple(output)
+    shape = [model.config.n_layer, model.config.n_head]
+    return tuple(same_shape(table, shape, "layer head", what) for table, what in zip(output, LOOK))
 
 
 @once
@@ -75,12 +77,14 @@ def planted_look(calls, outputs):
 
 
 def calls_pick(generator):
+    """In the third table one weight is `least` itself."""
     calls = []
     for L, H, before in [(4, 7, 3), (3, 5, 3), (6, 4, 4), (5, 3, 0)]:
         table = torch.rand(L, H, generator=generator)
         values = table[:max(before, 1)].flatten().sort().values
         place = random_int(generator, 1, len(values) // 2)
-        limit = (values[place - 1] + values[place]).item() / 2                      # no weight lies on the limit
+        limit = (values[place - 1] + values[place]).item() / 2                      # between two weights
+        limit = values[place].item() if len(calls) == 2 else limit
         calls.append(Call((table, limit, before)))
     return [*calls, Call((0.4 * torch.rand(3, 4, generator=generator), 0.5, 3))]
 
@@ -105,6 +109,8 @@ def check_pick(in_order: bool, numbers: tuple):
                          "not with the strongest first")
                 raise Wrong(f"the heads are the right ones, but {order}")
             for wrong, message in [
+                    ([p for p in wanted if attention[p] > least],
+                     "a head with exactly `least` belongs to them: at least is >="),
                     (right_heads(attention, least, min(before + 1, L)),
                      f"heads of layer {before} are among them: `before` itself is not before"),
                     (right_heads(attention, least, L), "`before` is not looked at: only layers 0 to before - 1 count"),

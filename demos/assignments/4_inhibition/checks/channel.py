@@ -41,7 +41,7 @@ def check_scores(number: int):
 
 def planted_scores(calls, outputs):
     check_scores(2)(calls, outputs)
-    scores = outputs[2]
+    scores = same_shape(outputs[2], [calls[2].args[0].load().config.d_head], "component", "the scores")
     if not (scores[:3].min() > 0.01 and scores[3:].abs().max() < 0.001):
         raise Wrong(f"a model was built by hand whose writer has three components that matter, the first three; your "
                     f"scores are {scores.tolist()}")
@@ -56,16 +56,20 @@ def shape_scores(calls, outputs):
 
 
 def calls_channel(generator):
-    """n is chosen where neither order has a near tie at the n-th place, on which rounding would decide, and where the
-    two orders do not name the same components."""
+    """The bundled model, a planted one with its writer last and first, and the bundled one with n so large that all
+    components are chosen.
+
+    Else n is chosen where neither order has a near tie at the n-th place, on which rounding would decide, and where
+    the two orders do not name the same components.
+    """
     calls, circuit = [], circuit_of_model()
     found_on, tested_on = some_prompts(generator, 16, 5), some_prompts(generator, 16, 5)
     built = planted(generator)
     other = th.Head(built.inhibition.layer, 1 if built.inhibition.head == 0 else 0)
     for each, found_on, tested_on, writers, reader in [
             (Model(MODEL), found_on, tested_on, circuit.inhibition[:2], circuit.movers[0]),
-            (Model(built.model), planted_prompts(generator, 24), planted_prompts(generator, 20),
-             [other, built.inhibition], built.mover)]:
+            *((Model(built.model), planted_prompts(generator, 24), planted_prompts(generator, 20), writers,
+               built.mover) for writers in ([other, built.inhibition], [built.inhibition, other]))]:
         both = mistakes.both_scores(each.load(), found_on, writers, reader)
         ordered = [scores.sort(descending=True).values for scores in both]
         gaps = torch.stack([(s[1:6] - s[2:7]) / s[0].abs() for s in ordered]).amin(0)        # behind the 2nd to the 6th
@@ -73,7 +77,8 @@ def calls_channel(generator):
         telling = (shared > 0).long() + (shared < torch.arange(2, 7))                        # some in both, some in one
         n = 2 + int((gaps + telling * (gaps > 0.01)).argmax())
         calls.append(Call((each, found_on, tested_on, writers, reader, n)))
-    return calls
+    *same, writers, reader, _ = calls[0].args
+    return [*calls, Call((*same, writers, reader, len(writers) * th.load(MODEL).config.d_head))]
 
 
 @once
@@ -98,14 +103,25 @@ def check_chosen(number: int):
         if answer == wanted:
             return
         if sorted(answer) == sorted(wanted):
+            if len(wanted) == len(predicted):                         # all of them: some are near ties
+                return
             raise Wrong("the components are the right ones; put the one with the highest composition first")
-        for wrong, message in mistakes.choice_mistakes(*loaded(args), predicted, measured):
-            if sorted(answer) == sorted(wrong()):
-                raise Wrong(f"{message}. See {SEE}exercise 7")
+        if message := cause_of_choice(calls, outputs):
+            raise Wrong(f"{message}. See {SEE}exercise 7")
         raise Wrong(f"of the {args[-1]} highest both ways, {len(wanted)} components are in both lists; you give "
                     f"{len(answer)}, "
                     f"{len(set(answer) & set(wanted))} of them rightly. See {SEE}exercise 7")
     return check
+
+
+def cause_of_choice(calls, outputs) -> str:
+    """The mistake that gives all the choices of the submission, or "": one of them alone may be alike by chance."""
+    answers = [sorted(three_things(output)[0]) for output in outputs[:3]]
+    known = [mistakes.choice_mistakes(*loaded(call.args), *right_choice(call.args)[:2]) for call in calls[:3]]
+    for case in zip(*known):
+        if all(sorted(wrong()) == answer for (wrong, _), answer in zip(case, answers)):
+            return case[0][1]
+    return ""
 
 
 def check_cost(number: int):

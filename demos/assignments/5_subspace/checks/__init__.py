@@ -1,13 +1,16 @@
 """Checks of assignment 5: the positional subspace of the bundled model, and of a planted one, where it is known.
 
-Expected values come from the library, closed forms, and the planted model. Heads are found anew on
-whatever model is bundled. subspaces.py has 5.1 to 5.4, steering.py 5.5 to 5.7; mistakes.py what well-known mistakes
-give. Tolerances: values 1e-3 of the largest, angles 0.1 degrees, rates one prompt. ../../grader/grading.py says what
-the checks are made of.
+Expected values come from the library, closed forms, and the planted model. Heads are found anew on whatever model is
+bundled. subspaces.py has 5.1 to 5.4, steering.py 5.5 to 5.7, derivation.py 5.8, open_problem.py 5.9; mistakes.py what
+well-known mistakes give. Tolerances: values 1e-3 of the largest, angles 0.1 degrees, rates one prompt.
+../../grader/grading.py says what the checks are made of.
 """
 
 from grader.grading import Exercise, Part, all_but, all_of
+from grader.open_problems import scored
 
+from .derivation import calls_chance, check_deviation, check_mean
+from .open_problem import calls_plane, score_plane
 from .steering import (calls_draw, calls_test, calls_traverse, check_attention, check_codes, check_control,
                        check_drawn, check_owners, check_picture, check_rate, shape_traverse)
 from .subspaces import (calls_angles, calls_components, calls_setting, calls_write, check_angles, check_components,
@@ -53,4 +56,10 @@ EXERCISES = [
     Exercise("5.7 drawing it", "draw_regions", 2, calls_draw, [
         Part("the data", 1, check_drawn), Part("the figure", 1, check_picture)],
         "tinyheads", IN_5_7),
+    Exercise("5.8 what chance gives", "chance_overlap", 2, calls_chance, [
+        Part("the mean", 0.5, check_mean(0, 1, 2)), Part("the standard deviation, of a line", 0.5, check_deviation(0)),
+        Part("of wider subspaces", 1, check_deviation(1, 2))], "tinyheads", ALL),
+    Exercise("5.9 open: six places in a plane", "plane_for_six", 3, calls_plane, scored(
+        3, score_plane, "the first two principal components with their mean codes", "every random index followed"),
+        "tinyheads", all_but(*OPEN_IN_5_7), seconds=90),
 ]

@@ -1,5 +1,6 @@
 """Checks of 5.5 to 5.7: walking through the subspace, the random-index test, and the figure."""
 
+from collections.abc import Iterable
 from io import BytesIO
 
 import numpy as np
@@ -8,8 +9,8 @@ from matplotlib.image import imread
 from torch import Tensor
 
 import tinyheads as th
-from grader.comparing import Wrong, close, same_shape
-from grader.grading import Call, Model, all_of, lazily, once
+from grader.comparing import Wrong, close, same_shape, tensor_like
+from grader.grading import Call, Model, all_of, common_cause, lazily, once
 from grader.inputs import MODEL, circuit_of, circuit_of_model, planted, planted_prompts, random_int, some_prompts
 
 from . import mistakes
@@ -60,7 +61,7 @@ def check_attention(*numbers: int):
 
 def must_be_places(owners: Tensor, N: int) -> None:
     """Raise `Wrong` unless all are places in a list of N."""
-    if owners.is_floating_point() or owners.min() < 0 or owners.max() >= N:
+    if (owners != owners.long()).any() or owners.min() < 0 or owners.max() >= N:
         raise Wrong(f"the owners should be places in the list, whole numbers from 0 to {N - 1}")
 
 
@@ -68,7 +69,7 @@ def check_owners(*numbers: int):
     def check(calls, outputs):
         for number in numbers:
             attention, owners = several(outputs[number], ("attention", "owners"))
-            same_shape(owners, [len(calls[number].args[3])], "point", "the owners")
+            owners = same_shape(owners, [len(calls[number].args[3])], "point", "the owners")
             N = calls[number].args[1].positions.shape[1]
             must_be_places(owners, N)
             wanted = right_attention(calls[number].args)                            # [G, N]
@@ -139,11 +140,21 @@ def check_rate(number: int, of: str = "rate"):
         one = 1.01 / len(args[-1])                                      # a prompt more or less: a tie, by rounding
         if isinstance(as_float, float) and abs(as_float - wanted) <= one:
             return
-        model, found_on, tested_on, basis, control, circuit, target = args
-        subspaces = (basis, control) if of == "rate" else (control, basis)
-        close(answer, wanted, 1e-9, lazily(mistakes.rates, (model, found_on, tested_on, *subspaces, circuit, target)),
-              of, TESTING)
+        close(answer, wanted, 1e-9, cause_of_rate(number, of, calls, outputs), of, TESTING)
     return check
+
+
+def cause_of_rate(number: int, of: str, calls, outputs) -> list:
+    """The mistake that gives this rate, and those of the other calls too."""
+    answers = [several(output, TEST)[TEST.index(of)] for output in outputs]
+
+    def known(n: int) -> Iterable:
+        model, found_on, tested_on, basis, control, circuit, target = calls[n].args
+        subspaces = (basis, control) if of == "rate" else (control, basis)
+        return lazily(mistakes.rates, (model, found_on, tested_on, *subspaces, circuit, target))
+
+    plain = all(isinstance(each, float) or isinstance(each, Tensor) and each.numel() == 1 for each in answers)
+    return common_cause(number, answers, known) if plain else []
 
 
 def check_control(number: int):
@@ -197,7 +208,7 @@ def check_drawn(calls, outputs):
                                    (torch.cat([grid[:, :2], 0 * grid[:, 2:]], 1),
                                     "further coordinates are 0; they should be at the codes' mean")],
               "the points", see)
-        same_shape(owners, [steps * steps], "point", "the owners")
+        owners = same_shape(owners, [steps * steps], "point", "the owners")
         must_be_places(owners, wanted.shape[1])
         if (wanted.amax(1) - wanted.gather(1, owners.long()[:, None])[:, 0]).max() > 1e-3:
             close(owners, wanted.argmax(1), 0, [], "the owners", see)
@@ -216,12 +227,18 @@ def check_picture(calls, outputs):
         if not (400 <= width <= 3000 and 300 <= height <= 3000):
             raise Wrong(f"the figure is {width} by {height} pixels; at least 400 by 300 can be read, and 3000 is "
                         f"more than enough")
-        pixels = (imread(BytesIO(data), format="png")[..., :3].reshape(-1, 3) * 255).round().astype(np.int64)
-        counts = np.bincount(pixels @ [65536, 256, 1])                      # of each colour
-        owned = torch.as_tensor(several(output, DRAWN)[2]).unique(return_counts=True)[1]        # points of each item
+        owned = tensor_like(several(output, DRAWN)[2]).unique(return_counts=True)[1]            # points of each item
         items = int((owned >= owned.sum() / 10).sum())                      # a smaller region may lie under a number
-        large = int((counts > len(pixels) / 2000).sum())
-        if large < items + 1:                                               # the regions' colours and the paper's
-            raise Wrong(f"{items} items own a tenth of the plane or more, but the figure has only {large} colours of "
+        colours = solid_colours(data)
+        if colours < items + 1:                                             # the regions' and the paper's
+            raise Wrong(f"{items} items own a tenth of the plane or more, but the figure has only {colours} colours of "
                         f"some area, the paper's among them: give each item a colour, and large enough points to be "
                         f"seen")
+
+
+def solid_colours(png: bytes) -> int:
+    """How many colours fill some area: pixels with 8 neighbours of their colour. Letters and lines are thinner."""
+    pixels = (imread(BytesIO(png), format="png")[..., :3] * 255).round().astype(np.int64) @ [65536, 256, 1]  # [h, w]
+    blocks = np.lib.stride_tricks.sliding_window_view(pixels, (3, 3))                           # [h - 2, w - 2, 3, 3]
+    solid = blocks[..., 1, 1][(blocks == blocks[..., 1:2, 1:2]).all((2, 3))]
+    return int((np.unique(solid, return_counts=True)[1] >= 30).sum())

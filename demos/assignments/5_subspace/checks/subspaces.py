@@ -77,9 +77,8 @@ def check_components(number: int):
     def check(calls, outputs):
         means, k = calls[number].args
         wanted = principal_components(means, k)
-        answer = with_signs_of(outputs[number], wanted)
-        same_shape(answer, wanted, "k d_model", "the basis")
-        if k and ((means - means.mean(0)) @ answer.T).norm() < 1e-3 * means.norm():
+        answer = with_signs_of(same_shape(outputs[number], wanted, "k d_model", "the basis"), wanted)
+        if k and ((means - means.mean(0)) @ answer.float().T).norm() < 1e-3 * means.norm():
             raise Wrong("the means do not differ along these directions at all: they are those of the smallest "
                         "variance; take the largest (torch.linalg.eigh sorts upwards)")
         made = [(with_signs_of(wrong, answer), message) for wrong, message in mistakes.components(means, k)]
@@ -90,8 +89,8 @@ def check_components(number: int):
 def orthonormal(calls, outputs):
     for call, output in zip(calls, outputs):
         means, k = call.args
-        same_shape(output, [k, means.shape[1]], "k d_model", "the basis")
-        if not (output @ output.T - torch.eye(k)).abs().max() < 1e-3:
+        rows = same_shape(output, [k, means.shape[1]], "k d_model", "the basis").float()
+        if not (rows @ rows.T - torch.eye(k)).abs().max() < 1e-3:
             raise Wrong("the rows are not orthonormal: each should be of length 1 and at right angles to the others")
 
 
@@ -99,9 +98,9 @@ def planted_components(calls, outputs):
     """The means are those of a planted model: the answer is judged by its angles with the right subspace."""
     means, k = calls[2].args
     wanted = principal_components(means, k)
-    same_shape(outputs[2], [k, means.shape[1]], "k d_model", "the basis")
-    orthonormal(calls[2:], [outputs[2]])
-    angle = th.principal_angles(outputs[2].float(), wanted).max().item()
+    answer = same_shape(outputs[2], [k, means.shape[1]], "k d_model", "the basis")
+    orthonormal(calls[2:], [answer])
+    angle = th.principal_angles(answer.float(), wanted).max().item()
     if angle > 1:
         check_components(2)(calls, outputs)
         raise Wrong(f"in a model built by hand the directions that were planted are known; one of yours is {angle:.0f} "
@@ -122,8 +121,8 @@ def check_angles(*numbers: int):
     def check(calls, outputs):
         for number in numbers:
             first, second = calls[number].args
-            wanted, answer = th.principal_angles(first, second), outputs[number]
-            same_shape(answer, wanted, "angle", "the angles")
+            wanted = th.principal_angles(first, second)
+            answer = same_shape(outputs[number], wanted, "angle", "the angles")
             if answer.isnan().any():
                 raise Wrong("some angles are nan: by rounding a cosine can be a little above 1, so clamp before the "
                             "arccos")
@@ -158,10 +157,10 @@ def check_setting(number: int):
 def elsewhere(calls, outputs):
     for call, output in zip(calls, outputs):
         x, basis, values, position = call.args
-        same_shape(output, x, "batch position d_model", "x")
+        answer = same_shape(output, x, "batch position d_model", "x").to(x.dtype)
         others = [t for t in range(x.shape[1]) if t != position]
-        if not torch.allclose(output[:, others], x[:, others], atol=1e-5):
+        if not torch.allclose(answer[:, others], x[:, others], atol=1e-5):
             check_setting(0)(calls, outputs)
             raise Wrong(f"positions other than {position} were changed; only one is asked for")
-        if torch.equal(output, x):
+        if torch.equal(answer, x):
             raise Wrong("x came back as it was")

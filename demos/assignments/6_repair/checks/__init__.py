@@ -1,15 +1,19 @@
 """Checks of assignment 6: edits of the bundled model, and repairs of a planted one whose damage is known exactly.
 
-Expected values come from the library, closed forms, and the planted model. Heads are found anew on
-whatever model is bundled; no gain is expected of it. codes.py has 6.1 and 6.2, weight_edit.py 6.3 and 6.4, damage.py
-6.5 and 6.6; mistakes.py what well-known mistakes give. Tolerances: values 1e-3 of the largest, a fit 1e-2, rates one
-prompt. ../../grader/grading.py says what the checks are made of.
+Expected values come from the library, closed forms, and the planted model. Heads are found anew on whatever model is
+bundled; no gain is expected of it. codes.py has 6.1 and 6.2, weight_edit.py 6.3 and 6.4, damage.py 6.5, judgement.py
+6.6, derivation.py 6.7, open_problem.py 6.8; mistakes.py what well-known mistakes give. Tolerances: values 1e-3 of the
+largest, a fit 1e-2, rates one prompt. ../../grader/grading.py says what the checks are made of.
 """
 
-from grader.grading import Call, Exercise, Part, all_but, all_of
+from grader.grading import Exercise, Part, all_but, all_of
+from grader.open_problems import scored
 
 from .codes import calls_code, calls_setting, check_codes, check_control, check_rates, check_setting, elsewhere
-from .damage import broken_calls, check_accuracies, check_perplexity, quoted, shape_broken
+from .damage import broken_calls, check_accuracies, check_perplexity, shape_broken
+from .derivation import calls_least, check_least, exact, shape_least
+from .judgement import judgement_exercise
+from .open_problem import calls_repair, score_repair
 from .weight_edit import (calls_edit, calls_fit, check_held, check_repairs, check_report, check_weights, harmless,
                           others_stay, planted_edit, shape_fit)
 
@@ -19,10 +23,14 @@ STEERING = ("steering.set_coordinates", "steering.at_positions", "steering.fitti
 OPEN_IN_6_2 = (*STEERING, "scoring.by_index", "basis.random_subspace")
 OPEN_IN_6_4 = (*STEERING, "steering.add_coordinates", "repair.edit_output", "repair.output_weights",
                "repair.change_inside")
+OPEN_IN_6_8 = (*OPEN_IN_6_4, "scoring.by_index", "steering.mean_codes", "subspace.check_every_index",
+               "steering.traversed_codes", "steering.traverse", "steering.grid", "last_token.before_end",
+               "last_token.run_end", "last_token.patterns_of_end_alone")
 
 ALL = all_but()
 IN_6_1 = (*ALL, "positions.changed_at")
 IN_6_2, IN_6_4 = all_but(*OPEN_IN_6_2), all_but(*OPEN_IN_6_4)
+IN_6_8 = all_but(*OPEN_IN_6_8)
 
 EXERCISES = [
     Exercise("6.1 setting coordinates", "set_coordinates", 2, calls_setting, [
@@ -31,7 +39,7 @@ EXERCISES = [
     Exercise("6.2 the right code, given", "give_the_code", 4, calls_code, [
         Part("codes", 1, check_codes(0)), Part("before and after", 1, check_rates(0)),
         Part("the control", 1, check_control(0, 1)),
-        Part("lists of 8, two dimensions", 1, all_of(check_codes(1), check_rates(1)))],
+        Part("lists of 12, two dimensions", 1, all_of(check_codes(1), check_rates(1)))],
         "tinyheads", IN_6_2),
     Exercise("6.3 the same head, other weights", "edit_weights", 5, calls_edit, [
         Part("everything else stays", 1, others_stay), Part("the weights", 1.5, check_weights(0)),
@@ -46,6 +54,12 @@ EXERCISES = [
         Part("a pair for each", 0.5, shape_broken), Part("accuracies", 1, check_accuracies(0)),
         Part("perplexity", 1, check_perplexity(0)),
         Part("another model", 0.5, all_of(check_accuracies(1), check_perplexity(1)))], "tinyheads", ALL),
-    Exercise("6.6 your judgement", "judgement", 2, lambda generator: [Call(())], [
-        Part("there, with your figures", 2, quoted)], "tinyheads", ALL),
+    judgement_exercise(ALL),
+    Exercise("6.7 the least change", "least_change", 2, calls_least, [
+        Part("a matrix [K, D]", 0.25, shape_least), Part("coordinates set exactly", 0.5, exact),
+        Part("the least of all that do so", 0.5, check_least(0)), Part("held back", 0.75, check_least(1, 2))],
+        "tinyheads", ALL),
+    Exercise("6.8 open: the best repair under a bound", "best_repair", 3, calls_repair, scored(
+        3, score_repair, "the damaged model", "all of the accuracy back, within the bound"), "tinyheads", IN_6_8,
+        seconds=120),
 ]

@@ -1,5 +1,6 @@
 """What a submission to assignment 6 may hand back: dicts and numbers, or `Wrong`."""
 
+import numpy as np
 from torch import Tensor
 
 from grader.comparing import Wrong
@@ -18,7 +19,7 @@ def entries(output: object, names: tuple, what: str = "the result") -> dict:
 
 def as_number(value: object, what: str) -> float:
     """A number, or a tensor of one, or `Wrong`."""
-    if isinstance(value, Tensor) and value.numel() == 1:
+    if isinstance(value, (Tensor, np.ndarray)) and np.prod(value.shape) == 1:
         value = value.item()
     if type(value) not in (int, float):
         raise Wrong(f"{what} should be a number, not {str(value)[:60]}")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import tinyheads as th
-from grader.comparing import Wrong, close, same, same_shape
+from grader.comparing import Wrong, close, same, same_shape, tensor_like
 from grader.grading import Call, Model, loaded, once
 from grader.inputs import (MODEL, circuit_of, circuit_of_model, planted_prompts, random_int, random_model,
                            some_prompts)
@@ -60,12 +60,12 @@ def others_stay(calls, outputs):
         for name, parameter in model.named_parameters():
             if name not in parameters:
                 raise Wrong(f"the edited model has no {name}")
-            same_shape(parameters[name], parameter, "", name)
-            if name != weight_name(head) and not torch.allclose(parameters[name], parameter, rtol=0, atol=1e-6):
+            own = same_shape(parameters[name], parameter, "", name).to(parameter.dtype)
+            if name != weight_name(head) and not torch.allclose(own, parameter, rtol=0, atol=1e-6):
                 raise Wrong(f"{name} was changed; the edit is of {weight_name(head)} alone. See {WEIGHTS}")
         K, before = model.config.d_head, model.get_parameter(weight_name(head))
         rows = torch.arange(len(before)) // K == head.head
-        after = parameters[weight_name(head)]
+        after = parameters[weight_name(head)].to(before.dtype)
         if not torch.allclose(after[~rows], before[~rows], rtol=0, atol=1e-6):
             check_c_proj(call, after)
             raise Wrong(f"rows of other heads were changed; {head} has rows {head.head * K} to {head.head * K + K - 1} "
@@ -107,7 +107,8 @@ def check_report(calls, outputs):
         close(report.rank, rank, 0, known["rank"], "the rank", WEIGHTS)
         close(as_number(report.relative_norm, "the relative norm"), (change.norm() / W_O.norm()).item(), 1e-3,
               known["relative_norm"], "the relative norm", WEIGHTS)
-        factors = report.factors if isinstance(report.factors, Tensor) else torch.tensor(
+        factors = tensor_like(report.factors)
+        factors = factors if isinstance(factors, Tensor) else torch.tensor(
             [as_number(each, "a factor") for each in report.factors])
         close(factors, torch.linalg.svdvals(M), 1e-3, known["factors"], "the factors", WEIGHTS)
 
@@ -151,7 +152,7 @@ whole: dict[th.GPT2, th.GPT2] = {}                 # a damaged planted model -> 
 def matrix(output: object, call: Call) -> Tensor:
     """A submission's M, if it is a matrix [k, k] of finite numbers."""
     k = len(call.args[2])
-    same_shape(output, [k, k], "k k", "M")
+    output = same_shape(output, [k, k], "k k", "M")
     if not output.is_floating_point() or not output.isfinite().all():
         raise Wrong("M holds nan or inf, or no floats: has the descent diverged? (a smaller rate)")
     return output.float()
