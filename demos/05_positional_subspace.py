@@ -42,7 +42,7 @@ random = th.random_subspace(model.config.n_embd, 8, seed=1)
 bases, angles, rates, control = {}, {}, {}, {}                               # all by length of list
 for N in LENGTHS:                            # each basis is [k, D], and its first rows are one of fewer dimensions
     found = th.subspace_from_activations(model, to_find[N], circuit, N - 1)
-    bases[N] = {"weights": th.subspace_from_weights(model, circuit, 8), "activations": found, "random": random}
+    bases[N] = {"weights": th.subspace_from_weights(model, circuit, None)[:8], "activations": found, "random": random}
     for what, basis in {"other lists": th.subspace_from_activations(model, again[N], circuit, K), **bases[N]}.items():
         angles[N, what] = " ".join(f"{angle:2.0f}" for angle in th.principal_angles(basis[:K], found[:K]))
 say(table([[*key, row] for key, row in angles.items()], ["items", f"activations, {K} dimensions, and", "degrees"]))

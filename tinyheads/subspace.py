@@ -28,17 +28,17 @@ from tinyheads.scoring import by_index
 # --- from weights ----------------------------------------------------------------------------------------
 
 
-def subspace_from_weights(model: GPT2, circuit: Circuit, k: int = 3) -> Tensor:
+def subspace_from_weights(model: GPT2, circuit: Circuit, k: int | None = 3) -> Tensor:
     """The k directions [k, D] along which the movers read most of what the inhibition heads write, strongest first.
 
     Every component of the inhibition heads counts as one vector, in its write direction and as long as the movers
-    read it (`lengths_read`); the principal directions of these vectors are the subspace. Nothing is run. Raises
-    HeadError, SubspaceError.
+    read it (`lengths_read`); the principal directions of these vectors are the subspace. k: None for as many as there
+    are. Nothing is run. Raises HeadError, SubspaceError.
     """
     ov, lengths = lengths_read(model, circuit)                                      # [W, K]
     writes = torch.stack([ov.write[w.layer, w.head] for w in circuit.inhibition])   # [W, K, D]
     basis = span((lengths[..., None] * writes).flatten(0, 1))                       # [rank, D]
-    if not 1 <= k <= len(basis):
+    if k is not None and not 1 <= k <= len(basis):
         raise SubspaceError(f"what these heads write lies in 1 to {len(basis)} dimensions, not {k}")
     return basis[:k]
 
