@@ -56,7 +56,7 @@ def test_the_components_read_most_and_their_subspace_are_the_planted_channel(bui
     elsewhere = th.subspace_from_weights(built.model, th.Circuit([th.Head(1, 0)], [th.Head(2, 0)]))
     assert th.principal_angles(elsewhere, built.channel).max() > 45
     whole = th.subspace_from_weights(built.model, circuit, None)                        # [rank, D]
-    assert len(whole) == built.model.config.d_head and torch.equal(whole[:3], found)
+    assert len(whole) >= 3 and torch.equal(whole[:3], found)
 
 
 def test_how_much_of_a_component_is_read_is_its_singular_value_times_its_score(built):
