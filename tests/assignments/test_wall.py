@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from grader import marks
-from grader.checkout import LIBRARY, REPOSITORY
+from grader.checkout import ASSIGNMENTS, LIBRARY, REPOSITORY
 from grader.closed import copy_without, without
 from grader.copies import hidden, shown
 from grader.grading import Call, Exercise, Model, Part, agrees
@@ -221,6 +221,16 @@ def test_behind_the_wall_each_way_earns_nothing_and_harms_nobody(session, tmp_pa
 def test_right_work_passes_each_fence_without_a_warning(request, tmp_path, fence):
     result = graded(request.getfixturevalue(fence), tmp_path, "right", RIGHT, [DOUBLE, TRIPLE, SCALES])
     assert [mark.output for mark in result.exercises if not mark.full] == [] and result.warnings == []
+
+
+def test_the_starters_own_import_of_check_is_no_warning(session, tmp_path):
+    starter = (ASSIGNMENTS / "1_residual_stream" / "starter.py").read_text()
+    guarded = starter[starter.index("try:"):starter.index("# %%", starter.index("try:"))]
+    assert "from tinyheads.course import check" in guarded
+    assert graded(session, tmp_path, "right", f"{guarded}\n{RIGHT}", [DOUBLE, TRIPLE]).warnings == []
+    tries = "try:\n    import tinyheads\nexcept ImportError:\n    pass\n"
+    told = graded(session, tmp_path, "odd", f"{guarded}\n{tries}{RIGHT}", [DOUBLE]).warnings
+    assert len(told) == 1 and "tried to import tinyheads" in told[0]
 
 
 @pytest.mark.parametrize("name", [name for name, way in WAYS.items() if way.exercise is SCALES] + ["4 __subclasses__"])

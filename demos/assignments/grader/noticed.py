@@ -16,6 +16,7 @@ OF_ALL = {"subprocess.Popen": "started a process", "os.system": "started a proce
           "socket.connect": "asked for the network", "socket.getaddrinfo": "asked for the network",
           "gc.get_objects": "looked through the interpreter's memory (gc)", "gc.get_referrers": "looked through the "
           "interpreter's memory (gc)", "ctypes.dlopen": "called the C library by itself (ctypes)"}
+STARTERS_OWN = "tinyheads.course"   # what a starter's first cell tries to import, and with it tinyheads
 OF_FILES = ("open", "os.listdir", "os.scandir", "os.mkdir", "os.rename", "os.remove", "os.symlink")
 
 
@@ -26,6 +27,7 @@ def note_what_it_tries(pipe: int, folder: str, may_open: list[str], library: str
     is imported already, so that whoever opens its files does so himself; refused: modules that are not to be imported.
     """
     told: set[str] = set()
+    with_course: list[str] = []                                       # the import of tinyheads that comes with it
     standard = (os.path.dirname(os.__file__) + os.sep, "<")
     may_open = tuple(os.path.join(each, "") for each in (folder, *may_open, "/dev", "/usr/share/zoneinfo"))
 
@@ -37,7 +39,7 @@ def note_what_it_tries(pipe: int, folder: str, may_open: list[str], library: str
         elif event == "sys._getframe":
             text = "looked at the interpreter's frames"
         elif event == "import" and str(arguments[0]).split(".")[0] in refused:
-            text = f"tried to import {str(arguments[0])[:50]}"
+            text = "" if starters(str(arguments[0])) else f"tried to import {str(arguments[0])[:50]}"
         else:
             return
         if text and text not in told and len(told) < MOST_NOTES and by_submission(event == "sys._getframe"):
@@ -46,6 +48,13 @@ def note_what_it_tries(pipe: int, folder: str, may_open: list[str], library: str
                 os.write(pipe, f"{text}\n".encode("utf-8", "replace"))
             except OSError:
                 pass  # it has closed the pipe, which it may: these are notes
+
+    def starters(name: str) -> bool:
+        """Whether this import is the starter's own line's."""
+        if name == STARTERS_OWN:
+            with_course.append(name.split(".")[0])
+            return True
+        return name in with_course and not with_course.remove(name)
 
     def opened(arguments: tuple) -> str:
         """What to say of a file's name, or ""."""

@@ -25,7 +25,7 @@ def stream_before(layer: int, tokens: Tensor) -> Tensor:
 def pattern_calls(generator: torch.Generator) -> list[Call]:
     """Streams of two sizes, then one of the model's; last, vectors whose variance is about epsilon."""
     calls = []
-    for T, D, K, size in [(6, 16, 4, 2), (9, 20 + random_int(generator, 0, 3), 5, 2), (7, 18, 4, 0.003)]:
+    for T, D, K, size in [(6, 18, 4, 2), (9, 20 + random_int(generator, 0, 3), 5, 2), (7, 18, 4, 0.003)]:
         W = without_mean(torch.randn(2, D, K, generator=generator) * D**-0.5, 1)
         x = size * (torch.randn(T, D, generator=generator) + 0.75)
         calls.append(Call((x, *W, *(0.7 * torch.randn(2, K, generator=generator)))))
