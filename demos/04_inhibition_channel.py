@@ -120,7 +120,7 @@ scatter = plots.save_figure(figure, out / "04_composition_and_inhibition.png")
 def without(removed):
     """The model's accuracy and the mover's preference with some components at their mean."""
     edits = th.remove_components(ov, removed, "mean")
-    right = th.correct(model(tested.tokens, th.Stream(edits=edits)), tested)                 # [B]
+    right = th.correct(th.logits_with_edits(model, tested, edits), tested)                   # [B]
     return right.double().mean().item(), th.preference(model, tested, [mover], edits)
 
 

@@ -19,7 +19,7 @@ from tinyheads.known_circuits import IOI_CIRCUIT, PYTHIA_IOI_CIRCUIT, circuit_au
 from tinyheads.prompts import Prompts, everyday_text, ioi, laundry_list, ordinal_recall
 from tinyheads.scoring import (accuracy, accuracy_by_length, bootstrap_interval, by_index, correct, logits_at_end,
                                perplexity, rank_correlation, wilson_interval)
-from tinyheads.last_token import before_end, run_end, seen_at_end
+from tinyheads.last_token import before_end, logits_with_edits, run_end, seen_at_end
 from tinyheads.circuit import Circuit, answer_places, attention_back, attention_on, find_circuit, preference_in
 from tinyheads.basis import coordinates, principal_angles, procrustes, random_subspace
 from tinyheads.ablation import (attributed_scores, carried, channel, components_to_test, composition_with_movers,

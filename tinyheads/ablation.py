@@ -30,7 +30,7 @@ from tinyheads.positions import changed_at
 from tinyheads.prompts import Prompts
 from tinyheads.scoring import correct
 from tinyheads.stream import Edit, Stream
-from tinyheads.upper_layers import Below, run_below
+from tinyheads.upper_layers import Below, runs_below
 
 WAYS = ("zero", "mean", "resample")
 MOST_TESTED = 128  # components; where there are more, the strongest by composition and as many at random are tested
@@ -148,18 +148,18 @@ def inhibition_scores(model: GPT2, prompts: Prompts, circuit: Circuit, how: str 
     """The inhibition score of each component: how much of the movers' preference for the answer is lost without it.
 
     Positive: that component tells the movers where not to look. how: "zero", "mean" or "resample"; components: those
-    to test, `components_to_test(model, circuit)` if left out. One run each, of the layers from the first of them to the
-    movers'. Source: Merullo et al. 2024, §4. Raises HeadError, InputError.
+    to test, `components_to_test(model, circuit)` if left out. One run each, of the layers from its own to the movers'.
+    Source: Merullo et al. 2024, §4. Raises HeadError, InputError.
     """
     circuit.check(model)
     ov = ov_svd(Heads.of(model))
     components = components_to_test(model, circuit, seed) if components is None else components
     edits = remove_components(ov, components, how, seed)
-    below = run_below(model, prompts.tokens, min((c.layer for c in components), default=0))
-    whole, scores = preference(model, prompts, circuit.movers, below=below), {}
+    below = runs_below(model, prompts.tokens, {c.layer for c in components})
+    whole, scores = preference(model, prompts, circuit.movers), {}
     with Progress(f"removing components ({how})", len(components), "runs") as bar:
         for component, edit in zip(components, edits):
-            scores[component] = whole - preference(model, prompts, circuit.movers, [edit], below)
+            scores[component] = whole - preference(model, prompts, circuit.movers, [edit], below[component.layer])
             bar.add()
     return scores
 

@@ -33,16 +33,24 @@ class Below:
 @torch.no_grad()
 def run_below(model: GPT2, tokens: Tensor, layer: int) -> Below:
     """Run tokens [B, T] once, and keep the stream just before a layer. Raises StreamError where there is no such."""
-    if layer == 0:
-        return Below(0, model.embed(model.checked(tokens), past=0))
-    kept = []
+    return runs_below(model, tokens, [layer])[layer]
 
-    def keep(x: Tensor) -> Tensor:
-        kept.append(x)
-        return x
 
-    model.final(tokens, Stream(edits=[Edit(f"L{layer}.attn", keep, of="stream")]))
-    return Below(layer, kept[0])
+@torch.no_grad()
+def runs_below(model: GPT2, tokens: Tensor, layers: Iterable[int]) -> dict[int, Below]:
+    """`run_below` for several layers, in one run of the model: {layer: what was kept before it}."""
+    kept = {0: Below(0, model.embed(model.checked(tokens), past=0))}
+
+    def look_before(layer: int) -> Edit:
+        def keep(x: Tensor) -> Tensor:
+            kept[layer] = Below(layer, x)
+            return x
+        return Edit(f"L{layer}.attn", keep, of="stream")
+
+    looks = [look_before(layer) for layer in set(layers) - {0}]
+    if looks:
+        run_above(model, kept[0], Stream(edits=looks), last=max(layers))
+    return {layer: kept[layer] for layer in layers}
 
 
 def run_above(model: GPT2, below: Below, stream: Stream, last: int | None = None) -> Tensor | None:

@@ -102,7 +102,7 @@ def find_crowding(truth: PlantedGPT2, tokenizer: th.Tokenizer, seed: int) -> lis
     alone = (~shared).nonzero().flatten().tolist()
     roomy = (found.shares > 0).nonzero().flatten().tolist()
     room = len({i % truth.capacity for i in roomy if shared[i]})
-    return [measured(f"accuracy, {N} items", f"{truth.capacity / N:.2f}", found.accuracy,
+    return [measured("accuracy, lists of three above the capacity", f"{truth.capacity / N:.2f}", found.accuracy,
                      abs(found.accuracy - truth.capacity / N) < 0.15),
             measured("accuracy of indices with a code of their own", "1", found.by_index[~shared].mean().item(),
                      found.by_index[~shared].mean() > 0.9),
@@ -127,8 +127,8 @@ def edit(truth: PlantedGPT2, tokenizer: th.Tokenizer, seed: int) -> list[Row]:
     damaged = th.accuracy(broken, unseen)
     given = th.steered_answers(broken, unseen, circuit, basis, codes[unseen.index])                     # [B]
     in_stream = (given == unseen.index).double().mean().item()
-    fitted = [lists(tokenizer, N, 1, seed + 10 + i) for i in range(4)]
-    th.fit_repair(broken, circuit, basis, fitted, steps=12, rate=0.15).apply(broken)
+    fitted = [lists(tokenizer, N, 2, seed + 10 + i) for i in range(4)]
+    th.fit_repair(broken, circuit, basis, fitted, steps=40, rate=0.1).apply(broken)
     mended = th.accuracy(broken, unseen)
     return [measured("accuracy, the channel turned", "below 1", damaged, damaged < 0.8),
             measured("... right index's code in the stream", "1", in_stream, in_stream > 0.9),
