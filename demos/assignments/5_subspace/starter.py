@@ -187,7 +187,7 @@ def plane_for_six(model, found_on, circuit):
     codes [6, 2]).
 
     model: a planted one; found_on: some of its lists, of six items; circuit: as in 5.5. You may use what 5.7 may, and
-    th.before_end(model, prompts), th.run_end(model, prompts, earlier, edits), which run END alone.
+    th.before_end(model, prompts), th.run_end(model, prompts, earlier, edits), which run END alone (at position 0).
     """
     raise NotImplementedError("5.9 plane_for_six")
 

@@ -194,7 +194,7 @@ def best_repair(model, circuit, basis, train, text, bound):
     bound: how far what the model says of text may move, as the mean of its divergence KL(before || after).
     You may use what 6.4 may; th.mean_codes(model, prompts, circuit, basis) -> [N, k]; and
     th.traversed_codes(model, prompts, circuit, basis, around) -> [N, k], for each place the point, of a grid about the
-    codes `around`, at which its item is answered most surely: a dozen prompts will do.
+    codes `around`, at which its item is answered most surely: a dozen prompts do, train.first(12).
     """
     raise NotImplementedError("6.8 best_repair")
 
