@@ -5,6 +5,7 @@ demos/assignments/README.md has the table of all of them, with and without.
 """
 
 import ctypes
+import os
 import socket
 import subprocess
 import sys
@@ -221,6 +222,13 @@ def test_behind_the_wall_each_way_earns_nothing_and_harms_nobody(session, tmp_pa
 def test_right_work_passes_each_fence_without_a_warning(request, tmp_path, fence):
     result = graded(request.getfixturevalue(fence), tmp_path, "right", RIGHT, [DOUBLE, TRIPLE, SCALES])
     assert [mark.output for mark in result.exercises if not mark.full] == [] and result.warnings == []
+
+
+def test_a_closed_library_has_its_byte_code_beside_it_wherever_the_grader_keeps_its_own(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "pycache_prefix", os.devnull)                     # as grade.py sets it
+    package = copy_without(("ov_svd",), tmp_path)
+    assert len(list(package.rglob("*.pyc"))) == len(list(package.rglob("*.py"))) > 30
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_starters_own_import_of_check_is_no_warning(session, tmp_path):

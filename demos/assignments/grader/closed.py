@@ -8,11 +8,11 @@ reads names such as "9.6".
 """
 
 import ast
-import compileall
 import importlib
 import inspect
 import py_compile
 import shutil
+import sys
 from pathlib import Path
 from typing import Callable
 
@@ -35,7 +35,10 @@ def copy_without(forbidden: tuple[str, ...], folder: Path) -> Path:
     for module, names in by_module.items():
         file = package.parent.joinpath(*module.split(".")).with_suffix(".py")
         file.write_text(without(file.read_text(encoding="utf-8"), names), encoding="utf-8")
-    compileall.compile_dir(package, quiet=1, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    for file in package.rglob("*.py"):                    # beside the source, wherever this process keeps its own
+        code = file.parent / "__pycache__" / f"{file.stem}.{sys.implementation.cache_tag}.pyc"
+        py_compile.compile(str(file), str(code), doraise=True,
+                           invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
     return package
 
 

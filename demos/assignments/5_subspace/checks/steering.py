@@ -198,7 +198,7 @@ def check_drawn(calls, outputs):
         _, found_on, shown_on, basis, circuit, steps, _ = call.args
         codes, points, owners, _ = several(output, DRAWN)
         right, grid, wanted = right_drawing(call.args)                              # [N, k], [G, k], [G, N]
-        see = "the handout, exercise 7"
+        see = "the handout, exercise 5.7"
         close(codes, right, 1e-3, lazily(mistakes.codes, (call.args[0], found_on, shown_on, basis, basis, circuit)),
               "the codes", see)
         by_columns = grid.view(steps, steps, -1).transpose(0, 1).reshape(len(grid), -1)
