@@ -32,7 +32,7 @@ CLAIMS = {  # of Merullo et al. 2024, by chapter; the first is ours
     "7": "Setting the coordinates there, or editing weights along it, repairs the failure: often over 20 points.",
 }
 
-# Each chapter's part of the time, for saying how much is left; measured on a model of GPT-2 124M's size.
+# Each chapter's part of the time, for saying about how much is left: an estimate, from runs of several sizes.
 PART = {"0": 0.02, "1": 0.01, "2": 0.03, "3": 0.03, "4": 0.19, "5": 0.14, "6": 0.25, "7": 0.33}
 
 CHAPTERS = {chapter.name[1]: chapter for chapter in sorted(Path(__file__).parent.glob("0[0-9]_*.py"))}
