@@ -13,9 +13,9 @@ import tinyheads as th
 from amounts import is_large
 from tinyheads.files.array_file import write_atomically
 from tinyheads.files.command import Parser, folder_to_write, one_line_errors
+from tinyheads.published import IOI_PROMPT as PROMPT  # for chapter 1
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PROMPT = "When Mary and John went to the store, John gave a drink to"
 
 
 # --- what a chapter says ------------------------------------------------------------------------------------

@@ -189,14 +189,15 @@ def circuit_by_running(asked: str | Path | None) -> tuple[dict[str, KnownEdges],
         if is_large(model):
             raise th.TaskError("chapter 4 does, in a model of this size")
         ways = [Lists(tokenizer, by, "list", [5]) for by in ("ordinal", "name")]
-        right = [th.accuracy(model, way.write(400, 5, seed=40)) for way in ways]
+        written = [way.write(400, 5, seed=40) for way in ways]
+        right = [th.accuracy(model, lists) for lists in written]
     except th.TinyheadsError as error:
         say(f"no circuit for lists can be looked for here: {error}")
         return {}, {}
     circuit = circuit_of(model, ways[right.index(max(right))])
     if not circuit.found:
         return {}, {}
-    back = th.attention_back(model, ways[1].write(400, 5, seed=40))
+    back = th.attention_back(model, written[1])
     first = min(head.layer for head in circuit.inhibition)
     duplicate = [th.Head(*place) for place in (back[:first] > 0.5).nonzero().tolist()]
     edges = {"Q": KnownEdges(tuple(circuit.inhibition), tuple(circuit.movers))}

@@ -41,6 +41,16 @@ class Planted:
     mover: Head
 
 
+def leave_only_noise(model: GPT2, noise: float, seed: int) -> None:
+    """Make a model's heads weak noise of this deviation, drawn from the seed, its LayerNorms plain, and all else 0."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        gain = ".ln_" in f".{name}" and name.endswith("weight")
+        parameter.fill_(1.0 if gain else 0.0)
+        if name.endswith("attn.c_attn.weight") or name.endswith("attn.c_proj.weight"):
+            parameter.normal_(0, noise, generator=generator)
+
+
 def planted(inhibition: Head = Head(1, 1), mover: Head = Head(2, 2), with_channel: bool = True,
             noise: float = 0.02, seed: int = 0) -> Planted:
     """Build the model; with_channel=False leaves the inhibition head attending but writing noise."""
@@ -48,12 +58,7 @@ def planted(inhibition: Head = Head(1, 1), mover: Head = Head(2, 2), with_channe
     rows = random_subspace(D, 3 + 3 + 3 + N_WORDS + 4, seed)
     channel, place, ordinal, word, (is_ordinal, is_end, constant, is_item) = rows.split([3, 3, 3, N_WORDS, 4])
     model = GPT2(CONFIG, seed=seed).requires_grad_(False)
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        gain = ".ln_" in f".{name}" and name.endswith("weight")
-        parameter.fill_(1.0 if gain else 0.0)
-        if name.endswith("attn.c_attn.weight") or name.endswith("attn.c_proj.weight"):
-            parameter.normal_(0, noise, generator=generator)
+    leave_only_noise(model, noise, seed)
 
     # Embeddings. The constant is in every token and outweighs the rest: LayerNorm divides all by about the same.
     model.wte.weight[:N_WORDS] = word + is_item + 6 * constant

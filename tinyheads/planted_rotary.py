@@ -23,7 +23,7 @@ from torch import Tensor
 from tinyheads.basis import random_subspace
 from tinyheads.config import PythiaConfig
 from tinyheads.heads import Head
-from tinyheads.planted import END_TOKEN, N_ITEMS, N_WORDS, Planted
+from tinyheads.planted import END_TOKEN, N_ITEMS, N_WORDS, Planted, leave_only_noise
 from tinyheads.pythia import Pythia
 
 ANGLES = torch.arange(N_ITEMS).float()
@@ -39,12 +39,7 @@ def planted_rotary(inhibition: Head = Head(1, 1), mover: Head = Head(2, 2), with
     rows = random_subspace(D, 2 + 2 + N_WORDS + 4, seed)
     channel, ordinal, word, (is_ordinal, is_end, constant, is_item) = rows.split([2, 2, N_WORDS, 4])
     model = Pythia(ROTARY_CONFIG, seed=seed).requires_grad_(False)
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        gain = ".ln_" in f".{name}" and name.endswith("weight")
-        parameter.fill_(1.0 if gain else 0.0)
-        if name.endswith("attn.c_attn.weight") or name.endswith("attn.c_proj.weight"):
-            parameter.normal_(0, noise, generator=generator)
+    leave_only_noise(model, noise, seed)
 
     # Embeddings. The constant is in every token and outweighs the rest: LayerNorm divides all by about the same.
     model.wte.weight[:N_WORDS] = word + is_item + 6 * constant

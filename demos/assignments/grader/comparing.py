@@ -153,6 +153,13 @@ def tensors_in(output: object) -> object:
     return {key: tensors_in(each) for key, each in output.items()} if isinstance(output, dict) else output
 
 
+def pair(output: object) -> list:
+    """Mean and standard deviation as a derivation gives them, or `Wrong`."""
+    if not isinstance(output, (list, tuple)) or len(output) != 2:
+        raise Wrong("the result should be two numbers: (mean, standard deviation)")
+    return list(output)
+
+
 def agree(answer: Tensor, wanted: Tensor, tolerance: float) -> bool:
     """Whether two tensors are equal: exactly for whole numbers, else within the tolerance of the largest entry."""
     if answer.shape != wanted.shape or answer.is_complex() != wanted.is_complex():

@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-from grader.comparing import Wrong, close
+from grader.comparing import close, pair
 from grader.grading import Call, Exercise, Outputs, Part
 from grader.open_problems import Posed
 
@@ -32,12 +32,6 @@ def squared_scores(reader: dict[str, Tensor], mode: str, seed: int) -> Tensor:
     v = torch.randn(N, len(M), generator=torch.Generator().manual_seed(seed)).double()
     v = v / v.norm(dim=1, keepdim=True)                                             # [N, D]
     return (v @ M).pow(2).sum(1) / M.pow(2).sum()
-
-
-def pair(output: object) -> list:
-    if not isinstance(output, (list, tuple)) or len(output) != 2:
-        raise Wrong("the result should be two numbers: (mean, standard deviation)")
-    return list(output)
 
 
 def check_mean(*numbers: int):

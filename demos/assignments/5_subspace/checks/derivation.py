@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-from grader.comparing import Wrong, close
+from grader.comparing import close, pair
 from grader.grading import Call, Outputs
 from grader.inputs import random_int
 from grader.open_problems import Posed
@@ -22,12 +22,6 @@ def overlaps(k: int, m: int, D: int, seed: int) -> Tensor:
     """Overlaps of one subspace with N random ones: [N]. No direction is special: the one is the first k axes."""
     drawn = torch.linalg.qr(torch.randn(N, D, m, generator=torch.Generator().manual_seed(seed))).Q     # [N, D, m]
     return drawn[:, :k].pow(2).sum((1, 2)).double()
-
-
-def pair(output: object) -> list:
-    if not isinstance(output, (list, tuple)) or len(output) != 2:
-        raise Wrong("the result should be two numbers: (mean, standard deviation)")
-    return list(output)
 
 
 def check_mean(*numbers: int):
